@@ -1,0 +1,59 @@
+#include "command.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+namespace upg::cli {
+
+std::atomic<bool> interrupted{false};
+
+void catch_interrupts() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { interrupted = true; };
+  action.sa_flags = SA_RESETHAND;  // the second one takes the default course
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+Progress ProgressBar::callback() {
+  return [this](std::string_view stage, uint64_t done, uint64_t total) {
+    draw(stage, done, total);
+    return !interrupted.load();
+  };
+}
+
+void ProgressBar::draw(std::string_view stage, uint64_t done, uint64_t total) {
+  using Seconds = std::chrono::duration<double>;
+  const auto now = std::chrono::steady_clock::now();
+  const double elapsed = Seconds(now - start_).count();
+  if (total == 0 || elapsed < 2 || Seconds(now - drawn_).count() < 0.1 || !::isatty(STDERR_FILENO)) return;
+  drawn_ = now;
+  shown_ = true;
+  const double share = static_cast<double>(done) / static_cast<double>(total);
+  const int filled = static_cast<int>(share * 30);
+  const std::string left = done > 0 ? fmt::format("{:.0f} s left", elapsed / share - elapsed) : "";
+  fmt::print(stderr, "\r\x1b[K[{:#<{}}{:.<{}}] {:3.0f}% {:>12}  {:.40}", "", filled, "", 30 - filled, share * 100, left,
+             stage);
+  std::fflush(stderr);
+}
+
+void ProgressBar::clear() {
+  if (shown_) fmt::print(stderr, "\r\x1b[K");
+  shown_ = false;
+}
+
+std::string human_bytes(uint64_t bytes) {
+  const char* units[] = {"B", "kB", "MB", "GB", "TB"};
+  double value = static_cast<double>(bytes);
+  size_t unit = 0;
+  while (value >= 1000 && unit + 1 < std::size(units)) {
+    value /= 1000;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, units[unit]);
+}
+
+void print_json(const nlohmann::ordered_json& json) { fmt::print("{}\n", json.dump(2)); }
+
+}  // namespace upg::cli

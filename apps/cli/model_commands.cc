@@ -1,0 +1,183 @@
+// compress, inspect, verify, decompress: everything that makes or looks at files.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <memory>
+
+#include "command.h"
+#include "upg/compress.h"
+#include "upg/inspect.h"
+
+namespace upg::cli {
+namespace {
+
+nlohmann::ordered_json to_json(const ModelReport& report) {
+  nlohmann::ordered_json json = {{"path", report.path},
+                                 {"architecture", report.architecture},
+                                 {"format", report.format},
+                                 {"parameters", report.parameters},
+                                 {"weight_bytes", report.weight_bytes},
+                                 {"file_bytes", report.file_bytes},
+                                 {"bits_per_weight", report.bits_per_weight},
+                                 {"ratio_fp32", report.ratio_fp32}};
+  json["tensors"] = nlohmann::ordered_json::array();
+  for (const TensorReport& t : report.tensors) {
+    nlohmann::ordered_json tensor = {{"name", t.name},
+                                     {"shape", t.shape},
+                                     {"codec", t.codec},
+                                     {"bytes", t.bytes},
+                                     {"bits_per_weight", t.bits_per_weight}};
+    if (t.relative_error) tensor["relative_error"] = *t.relative_error;
+    json["tensors"].push_back(std::move(tensor));
+  }
+  return json;
+}
+
+void print_totals(const ModelReport& report) {
+  fmt::print("{:<18}{}, {}\n", "model", report.architecture, report.format);
+  fmt::print("{:<18}{}\n", "parameters", report.parameters);
+  fmt::print("{:<18}{} ({})\n", "weight bytes", report.weight_bytes, human_bytes(report.weight_bytes));
+  fmt::print("{:<18}{} ({})\n", "file bytes", report.file_bytes, human_bytes(report.file_bytes));
+  fmt::print("{:<18}{:.4f}\n", "bits per weight", report.bits_per_weight);
+  fmt::print("{:<18}{:.3f} to 1\n", "ratio to float32", report.ratio_fp32);
+}
+
+void print_tensors(const ModelReport& report) {
+  size_t width = 4;
+  for (const TensorReport& t : report.tensors) width = std::max(width, t.name.size());
+  fmt::print("{:<{}}  {:>16}  {:<15} {:>8}  {:>9}\n", "name", width, "shape", "codec", "bits", "rel error");
+  for (const TensorReport& t : report.tensors)
+    fmt::print("{:<{}}  {:>16}  {:<15} {:>8.3f}  {:>9}\n", t.name, width, fmt::format("{}", fmt::join(t.shape, " x ")),
+               t.codec, t.bits_per_weight, t.relative_error ? fmt::format("{:.4f}", *t.relative_error) : "");
+}
+
+// One line a codec: what went where.
+void print_codecs(const ModelReport& report) {
+  struct Sum {
+    uint64_t tensors = 0, weights = 0, bytes = 0;
+  };
+  std::map<std::string, Sum> sums;
+  for (const TensorReport& t : report.tensors) {
+    Sum& sum = sums[t.codec];
+    ++sum.tensors;
+    sum.bytes += t.bytes;
+    uint64_t weights = 1;
+    for (uint64_t dim : t.shape) weights *= dim;
+    sum.weights += weights;
+  }
+  fmt::print("{:<18}{:>8} {:>14} {:>14} {:>8}\n", "codec", "tensors", "weights", "bytes", "bits");
+  for (const auto& [codec, sum] : sums)
+    fmt::print("{:<18}{:>8} {:>14} {:>14} {:>8.3f}\n", codec, sum.tensors, sum.weights, sum.bytes,
+               8.0 * static_cast<double>(sum.bytes) / static_cast<double>(std::max<uint64_t>(sum.weights, 1)));
+}
+
+}  // namespace
+
+void add_compress(CLI::App& command) {
+  struct Options {
+    std::string source, target, calibrate = "none";
+    double ratio = 10, bits = 0;
+    uint64_t bytes = 0;
+    bool json = false;
+    CompressOptions compress;
+  };
+  auto o = std::make_shared<Options>();
+  command.add_option("DIR", o->source, "Checkpoint directory: config.json, tokenizer.json, *.safetensors")->required();
+  command.add_option("-o,--output", o->target, "UPG file to write")->required();
+  auto* ratio = command.add_option("--ratio", o->ratio,
+                                   "Float32 bytes of all parameters over bytes of weight data, at least [10]");
+  auto* bytes = command.add_option("--bytes", o->bytes, "Bytes of weight data, at most")->excludes(ratio);
+  auto* bits = command.add_option("--bits", o->bits, "Bits of weight data per parameter, at most")
+                   ->excludes(ratio)
+                   ->excludes(bytes);
+  command.add_option("--calibrate", o->calibrate, "Calibration text; this version compresses without: none")
+      ->check(CLI::IsMember({"none"}));
+  command.add_option("--codec", o->compress.codec, "One codec for every matrix instead of a mix that meets the aim")
+      ->excludes(ratio)
+      ->excludes(bytes)
+      ->excludes(bits);
+  command.add_option("--density", o->compress.density, "Share of weights that sparse codecs keep [0.1]");
+  command.add_option("--threads", o->compress.threads, "Threads; 0: one for each processor [0]");
+  command.add_flag("--json", o->json, "Print the report as JSON");
+  command.footer(
+      "Examples:\n"
+      "  upg compress models/demo -o demo.upg\n"
+      "  upg compress phi-4 -o phi-4.upg --ratio 10\n"
+      "  upg compress models/demo -o pruned.upg --codec mdcsr --density 0.2");
+  command.callback([o, ratio, bytes, bits] {
+    if (ratio->count()) o->compress.ratio = o->ratio;
+    if (bytes->count()) o->compress.bytes = o->bytes;
+    if (bits->count()) o->compress.bits = o->bits;
+    ProgressBar bar;
+    o->compress.progress = bar.callback();
+    const CompressReport report = compress(o->source, o->target, o->compress);
+    bar.clear();
+    if (o->json) {
+      nlohmann::ordered_json json = to_json(report.model);
+      json["seconds"] = report.seconds;
+      print_json(json);
+      return;
+    }
+    print_codecs(report.model);
+    fmt::print("\n");
+    print_totals(report.model);
+    fmt::print("{:<18}{:.1f} s\n", "time", report.seconds);
+  });
+}
+
+void add_inspect(CLI::App& command) {
+  struct Options {
+    std::string model;
+    bool json = false;
+  };
+  auto o = std::make_shared<Options>();
+  command.add_option("MODEL", o->model, "UPG file or checkpoint directory")->required();
+  command.add_flag("--json", o->json, "Print as JSON");
+  command.footer("Examples:\n  upg inspect demo.upg\n  upg inspect demo.upg --json | jq .ratio_fp32");
+  command.callback([o] {
+    const ModelReport report = inspect(o->model);
+    if (o->json) return print_json(to_json(report));
+    print_tensors(report);
+    fmt::print("\n");
+    print_totals(report);
+  });
+}
+
+void add_verify(CLI::App& command) {
+  struct Options {
+    std::string model;
+    bool json = false;
+  };
+  auto o = std::make_shared<Options>();
+  command.add_option("MODEL", o->model, "UPG file")->required();
+  command.add_flag("--json", o->json, "Print as JSON");
+  command.footer("Example:\n  upg verify demo.upg");
+  command.callback([o] {
+    ProgressBar bar;
+    verify(o->model, bar.callback());
+    bar.clear();
+    if (o->json) return print_json({{"path", o->model}, {"ok", true}});
+    fmt::print("{}: whole\n", o->model);
+  });
+}
+
+void add_decompress(CLI::App& command) {
+  struct Options {
+    std::string model, target;
+    bool json = false;
+  };
+  auto o = std::make_shared<Options>();
+  command.add_option("MODEL", o->model, "UPG file")->required();
+  command.add_option("-o,--output", o->target, "Directory to create")->required();
+  command.add_flag("--json", o->json, "Print as JSON");
+  command.footer("Example:\n  upg decompress demo.upg -o demo-dense");
+  command.callback([o] {
+    ProgressBar bar;
+    decompress(o->model, o->target, bar.callback());
+    bar.clear();
+    if (o->json) return print_json({{"path", o->model}, {"output", o->target}});
+    fmt::print("{}: written\n", o->target);
+  });
+}
+
+}  // namespace upg::cli

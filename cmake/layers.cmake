@@ -1,0 +1,60 @@
+# upg_layer(name): an object library of src/<name>; upg_library(name layers...): the archive that programs link.
+
+set(UPG_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(UPG_ISA_FLAGS_avx512vnni -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  list(APPEND UPG_ISA_FLAGS_avx512vnni -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC 12's own intrinsics header trips it
+endif()
+set(UPG_ISAS_x86 avx2 avx512vnni)
+
+add_library(upg_options INTERFACE)
+target_compile_options(upg_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
+if(UPG_WERROR)
+  target_compile_options(upg_options INTERFACE -Werror)
+endif()
+if(UPG_SANITIZE)
+  target_compile_options(upg_options INTERFACE -fsanitize=${UPG_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(upg_options INTERFACE -fsanitize=${UPG_SANITIZE})
+endif()
+target_compile_definitions(upg_options INTERFACE UPG_VERSION="${PROJECT_VERSION}")
+target_include_directories(upg_options INTERFACE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+target_link_libraries(upg_options INTERFACE Threads::Threads fmt::fmt nlohmann_json::nlohmann_json
+                      PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::XXHASH)
+if(UPG_SIMD AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  target_compile_definitions(upg_options INTERFACE UPG_X86_SIMD=1)
+endif()
+
+function(upg_layer name)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cc)
+  list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
+  foreach(source ${sources})
+    if(source MATCHES "__([a-z0-9]+)\\.cc$")
+      set(isa ${CMAKE_MATCH_1})
+      if(UPG_SIMD AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND isa IN_LIST UPG_ISAS_x86)
+        set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${UPG_ISA_FLAGS_${isa}}")
+      else()
+        list(REMOVE_ITEM sources ${source})
+      endif()
+    endif()
+  endforeach()
+  add_library(upg_layer_${name} OBJECT ${sources})
+  target_link_libraries(upg_layer_${name} PRIVATE upg_options)
+endfunction()
+
+function(upg_library name)
+  set(objects)
+  foreach(layer ${ARGN})
+    list(APPEND objects $<TARGET_OBJECTS:upg_layer_${layer}>)
+  endforeach()
+  add_library(${name} ${objects})
+  add_library(upg::${name} ALIAS ${name})
+  target_include_directories(${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)
+  target_compile_features(${name} PUBLIC cxx_std_20)
+  # Consumers see the public headers only; the libraries below are link-time matters.
+  target_link_libraries(${name} PRIVATE $<BUILD_INTERFACE:upg_options> Threads::Threads fmt::fmt
+                        PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::XXHASH)
+endfunction()
+
+# The same bits on every machine: no fused multiply-add where the clones of one function must agree.
+set_source_files_properties(${PROJECT_SOURCE_DIR}/src/codec/trellis_search.cc PROPERTIES
+                            COMPILE_OPTIONS "-O3;-ffp-contract=off;-fno-math-errno;-fno-trapping-math")

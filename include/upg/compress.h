@@ -1,0 +1,38 @@
+// A checkpoint in, one UPG file out.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "upg/error.h"
+#include "upg/inspect.h"
+#include "upg/progress.h"
+
+namespace upg {
+
+struct CompressOptions {
+  // What to aim for; at most one of the three. None: ratio 10. The result never misses it: at least this ratio, at most
+  // these bytes or bits.
+  std::optional<double> ratio;    // float32 bytes of all parameters over bytes of all weight data in the file
+  std::optional<uint64_t> bytes;  // of weight data
+  std::optional<double> bits;     // of weight data, per parameter
+
+  std::string codec;     // one codec for every matrix, by id; empty: a mix that meets the aim
+  double density = 0.1;  // sparse codecs: share of weights kept
+  unsigned threads = 0;  // 0: one for each processor the process may use
+  Progress progress;
+};
+
+struct CompressReport {
+  ModelReport model;
+  double seconds = 0;
+};
+
+/// Compresses the checkpoint directory `source` to the file `target`, which appears only when it is whole. The same
+/// input and options give the same bytes, whatever the number of threads. Throws Error: kInvalidFile for weights that
+/// are not finite (naming tensor and position), kInvalidArgument with the largest ratio possible where the aim is out
+/// of reach.
+CompressReport compress(const std::string& source, const std::string& target, const CompressOptions& options = {});
+
+}  // namespace upg

@@ -1,0 +1,129 @@
+// Start here: an Engine is a loaded model, a Session one timeline of tokens in it.
+//
+//   auto engine = upg::Engine::open("phi-4.upg");
+//   upg::Session session(engine);
+//   session.generate(engine->tokenize("Once upon a time"), {.max_tokens = 64},
+//                    [](std::string_view text) { std::cout << text << std::flush; return true; });
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "upg/error.h"
+
+namespace upg {
+
+struct EngineOptions {
+  unsigned threads = 0;  // 0: one for each processor the process may use
+};
+
+struct SamplingOptions {
+  float temperature = 1.0f;  // 0: always the likeliest token
+  uint32_t top_k = 0;        // keep the k likeliest; 0: all
+  float top_p = 1.0f;        // keep the likeliest that together reach this probability
+  float min_p = 0.0f;        // drop tokens below this share of the likeliest one's probability
+  float repetition_penalty =
+      1.0f;                       // divides positive and multiplies negative logits of tokens seen (Keskar et al. 2019)
+  float presence_penalty = 0.0f;  // subtracted from the logit of every token generated so far
+  float frequency_penalty = 0.0f;  // the same, once for each time it was generated
+  std::map<int32_t, float> logit_bias;
+  uint64_t seed = 0;
+};
+
+struct GenerateOptions {
+  SamplingOptions sampling;
+  uint64_t max_tokens = UINT64_MAX;  // the context ends generation in any case
+  std::vector<std::string> stop;     // text that ends generation and is not emitted
+  bool ignore_eos = false;
+};
+
+enum class FinishReason { kStop, kLength, kCancelled };  // an end token or stop string; a limit; the callback
+
+struct GenerateResult {
+  std::vector<int32_t> tokens;  // without the end token
+  std::string text;
+  FinishReason finish = FinishReason::kLength;
+  uint64_t prompt_tokens = 0;
+  double prompt_seconds = 0;
+  double generate_seconds = 0;
+};
+
+struct ModelInfo {
+  std::string architecture;
+  uint64_t parameters = 0;
+  uint64_t weight_bytes = 0;
+  uint64_t vocab_size = 0;
+  uint64_t max_context = 0;
+  unsigned threads = 0;
+};
+
+class Engine {
+ public:
+  /// `path` is a UPG file or an uncompressed checkpoint directory. Throws Error.
+  static std::shared_ptr<Engine> open(const std::string& path, const EngineOptions& options = {});
+  ~Engine();
+
+  const ModelInfo& info() const;
+
+  /// Token ids of `text`; markup such as <|im_end|> becomes special tokens only if `parse_special`.
+  std::vector<int32_t> tokenize(std::string_view text, bool parse_special = true) const;
+  std::string detokenize(std::span<const int32_t> tokens) const;
+
+  /// What the model's generation_config.json asks for; greedy where it says do_sample is false.
+  SamplingOptions default_sampling() const;
+  /// Tokens that end a generation.
+  const std::vector<int32_t>& end_tokens() const;
+
+  struct Impl;
+  Impl& impl() const { return *impl_; }
+
+ private:
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+struct SessionOptions {
+  uint64_t context = 0;            // positions to hold; 0: the model's limit, at most 4,096
+  std::string kv = "f16";          // cache type: "f16" or "int8"
+  bool float_activations = false;  // one token's products with compressed weights in float: slower, exact
+};
+
+/// Sessions of one engine take turns: calls on the same engine must not overlap in time.
+class Session {
+ public:
+  explicit Session(std::shared_ptr<Engine> engine, const SessionOptions& options = {});
+  ~Session();
+  Session(Session&&) noexcept;
+
+  uint64_t context() const;  // positions it can hold
+  uint64_t length() const;   // positions it holds
+
+  /// Appends tokens, in chunks of at most 512. Returns the logits [vocab_size] after the last one, valid until the next
+  /// call. Throws Error(kInvalidArgument) for an unknown id, no tokens, or more than the context has room for.
+  std::span<const float> feed(std::span<const int32_t> tokens);
+
+  /// The same with logits after each of the tokens [first, tokens.size()): row i belongs to token first + i.
+  void feed_all(std::span<const int32_t> tokens, uint64_t first,
+                const std::function<void(uint64_t token, std::span<const float> logits)>& row);
+
+  /// Feeds `prompt` and generates. `emit` gets text as it becomes certain: whole characters, never part of a stop
+  /// string; returning false ends the generation.
+  GenerateResult generate(std::span<const int32_t> prompt, const GenerateOptions& options,
+                          const std::function<bool(std::string_view text)>& emit = {});
+
+  /// Forgets all positions from `length` on.
+  void rewind(uint64_t length);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace upg

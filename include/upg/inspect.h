@@ -1,0 +1,45 @@
+// Looking at a model without running it; checking a file; turning it back into a dense checkpoint.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "upg/error.h"
+#include "upg/progress.h"
+
+namespace upg {
+
+struct TensorReport {
+  std::string name;
+  std::vector<uint64_t> shape;
+  std::string codec;
+  uint64_t bytes = 0;                    // all that is stored for it: codes, scales, tables
+  double bits_per_weight = 0;            // 8 * bytes / elements
+  std::optional<double> relative_error;  // ||decoded - original|| / ||original||, where recorded
+};
+
+struct ModelReport {
+  std::string path;
+  std::string architecture;
+  std::string format;  // "UPG 3.0" or "checkpoint"
+  std::vector<TensorReport> tensors;
+  uint64_t parameters = 0;
+  uint64_t weight_bytes = 0;   // sum of the tensors' bytes
+  uint64_t file_bytes = 0;     // with configuration, tokenizer and header
+  double bits_per_weight = 0;  // 8 * weight_bytes / parameters
+  double ratio_fp32 = 0;       // 4 * parameters / weight_bytes
+};
+
+/// `path` is a UPG file or a checkpoint directory. Throws Error.
+ModelReport inspect(const std::string& path);
+
+/// Reads a whole UPG file: structure, checksums, and that every tensor decodes. Throws Error naming what is wrong.
+void verify(const std::string& path, const Progress& progress = {});
+
+/// Writes the checkpoint directory `target` (it must not hold one yet): every matrix decoded, in the element type that
+/// config.json names, with configuration and tokenizer. transformers loads it.
+void decompress(const std::string& path, const std::string& target, const Progress& progress = {});
+
+}  // namespace upg

@@ -1,0 +1,75 @@
+// A fixed set of threads that run the same function side by side. Idle workers sleep; between two calls in quick
+// succession they spin for a few microseconds first, which is what makes many small parallel steps a token cheap.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace upg {
+
+class ThreadPool {
+ public:
+  /// `threads` counts the caller, who takes part as worker 0. 0: one for each processor the process may use.
+  /// Throws Error(kInvalidArgument) for more than 1,024, or more than the system gives.
+  explicit ThreadPool(unsigned threads = 0);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  unsigned size() const { return static_cast<unsigned>(threads_.size()) + 1; }
+
+  /// Calls work(worker) once on every worker and waits. The first exception thrown is rethrown here. Not reentrant, and
+  /// for one caller at a time.
+  void run(const std::function<void(unsigned worker)>& work);
+
+  /// Splits [0, n) into one contiguous range of whole grains a worker: the same split for the same n, so that a worker
+  /// meets the same memory again.
+  template <typename Range>
+  void split(uint64_t n, uint64_t grain, Range&& range) {
+    const uint64_t grains = n / grain + (n % grain != 0);
+    const uint64_t workers = std::min<uint64_t>(size(), grains);
+    if (workers <= 1) {
+      if (n > 0) range(uint64_t{0}, n, 0u);
+      return;
+    }
+    run([&](unsigned worker) {
+      if (worker >= workers) return;
+      const uint64_t begin = grains * worker / workers * grain;
+      const uint64_t end = std::min(grains * (worker + 1) / workers * grain, n);
+      if (begin < end) range(begin, end, worker);
+    });
+  }
+
+  /// Calls item(i, worker) for every i in [0, n), in no particular order: for items of unequal cost.
+  template <typename Item>
+  void each(uint64_t n, Item&& item) {
+    if (size() == 1 || n <= 1) {
+      for (uint64_t i = 0; i < n; ++i) item(i, 0u);
+      return;
+    }
+    std::atomic<uint64_t> next{0};
+    run([&](unsigned worker) {
+      for (uint64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) item(i, worker);
+    });
+  }
+
+ private:
+  void stop();
+  void serve(unsigned worker);
+  void call(unsigned worker);
+
+  std::vector<std::thread> threads_;
+  const std::function<void(unsigned)>* work_ = nullptr;  // written before round_ is raised, read after it is seen
+  std::atomic<uint32_t> round_{0};
+  std::atomic<uint32_t> busy_{0};
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> failed_{false};
+  std::exception_ptr failure_;
+};
+
+}  // namespace upg

@@ -1,0 +1,89 @@
+// What a codec is: how one weight matrix is stored as named tensors, and back. The list of codecs is codec_table.h.
+// Speed is not this layer's business: decode here is scalar and written to be read; src/kernels has the fast paths.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/tensor_view.h"
+
+namespace upg {
+
+struct Codec;
+
+/// A matrix [rows, cols] in some codec. `layout` points to the codec's layout struct (codec/layout/<codec>.h), whose
+/// own pointers lie in memory that must outlive the Matrix (a mapped file, or the EncodedMatrix it was opened from).
+struct Matrix {
+  const Codec* codec = nullptr;
+  uint64_t rows = 0;
+  uint64_t cols = 0;
+  std::shared_ptr<const void> layout;
+};
+
+/// The stored tensors of one matrix, owned. Names are suffixes: "values", "codes", ...; "" for a dense tensor.
+struct EncodedMatrix {
+  struct Component {
+    std::string suffix;
+    DType dtype;
+    std::vector<uint64_t> shape;
+    std::vector<std::byte> data;
+  };
+  const Codec* codec = nullptr;
+  uint64_t rows = 0;
+  uint64_t cols = 0;
+  std::vector<Component> components;
+
+  uint64_t bytes() const;
+};
+
+/// Where an encoder reads its weights: fills `out` [cols] with row `row`, all finite. Called from several threads at
+/// once.
+using RowSource = std::function<void(uint64_t row, std::span<float> out)>;
+
+struct EncodeOptions {
+  double density = 0.1;  // sparse codecs: share of weights kept
+  std::function<void(uint64_t n, const std::function<void(uint64_t)>&)> parallel;  // calls f(0..n-1); empty: serially
+
+  /// f(0) ... f(n - 1), in no particular order.
+  void for_each(uint64_t n, const std::function<void(uint64_t)>& f) const {
+    if (parallel) return parallel(n, f);
+    for (uint64_t i = 0; i < n; ++i) f(i);
+  }
+};
+
+struct Codec {
+  std::string_view id;          // stable name, as in the file's metadata and --codec
+  uint32_t version;             // of the byte layout; a reader refuses versions it does not know
+  std::string_view summary;     // one line for --help and docs
+  std::string_view activation;  // what its matrix-vector kernels multiply with: "q8" (int8 in blocks of 32) or "f32"
+
+  /// Bytes that encode() will produce for a matrix of this shape. `density` matters to sparse codecs only (expected
+  /// value).
+  uint64_t (*stored_bytes)(uint64_t rows, uint64_t cols, double density);
+  EncodedMatrix (*encode)(uint64_t rows, uint64_t cols, const RowSource& source, const EncodeOptions& options);
+
+  /// Checks every size, count and index of the stored tensors, so that decode and kernels may trust them.
+  /// `parts` have their suffix as name. Throws Error(kInvalidFile); messages begin with `name`, the matrix's name.
+  Matrix (*open)(std::string_view name, uint64_t rows, uint64_t cols, std::span<const TensorView> parts);
+
+  /// One row to float: out [cols]. The definition of what the stored bytes mean; bit-exact on every platform.
+  void (*decode_row)(const Matrix& matrix, uint64_t row, float* out);
+};
+
+/// Opens an encoded matrix in place: for tests, and for engines that encode in memory.
+Matrix open_encoded(const EncodedMatrix& encoded);
+
+/// The part with this suffix, checked for dtype, shape and count of bytes; throws Error(kInvalidFile) naming matrix,
+/// part and both shapes.
+const TensorView& require_part(std::string_view name, std::span<const TensorView> parts, std::string_view suffix,
+                               DType dtype, std::span<const uint64_t> shape);
+/// The same where the part may be absent: nullptr.
+const TensorView* find_part(std::span<const TensorView> parts, std::string_view suffix);
+
+}  // namespace upg

@@ -1,0 +1,196 @@
+// Encoding to the manifold trellis: how close weights come, odd shapes and magnitudes, the same bytes on any number of
+// threads. The search inside is in trellis_search_test.cc.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "base/thread_pool.h"
+#include "codec/trellis.h"
+#include "upg/error.h"
+
+namespace upg {
+namespace {
+
+using ::testing::HasSubstr;
+
+const Codec* const kTrellisCodecs[] = {&kTrellis2Codec, &kTrellis3Codec, &kTrellis4Codec};
+
+struct Dense {
+  uint64_t rows;
+  uint64_t cols;
+  std::vector<float> weights;
+
+  RowSource source() const {
+    return [this](uint64_t row, std::span<float> out) {
+      std::copy_n(weights.begin() + static_cast<ptrdiff_t>(row * cols), cols, out.begin());
+    };
+  }
+  EncodedMatrix encode(const Codec& codec, const EncodeOptions& options = {}) const {
+    return codec.encode(rows, cols, source(), options);
+  }
+};
+
+Dense gaussian(uint64_t rows, uint64_t cols, uint32_t seed, float scale = 1.0f) {
+  Dense dense{rows, cols, std::vector<float>(rows * cols)};
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0f, scale);
+  for (float& weight : dense.weights) weight = normal(random);
+  return dense;
+}
+
+std::vector<float> decoded(const EncodedMatrix& encoded) {
+  std::vector<float> out(encoded.rows * encoded.cols, 99.0f);
+  const Matrix matrix = open_encoded(encoded);
+  for (uint64_t row = 0; row < encoded.rows; ++row)
+    encoded.codec->decode_row(matrix, row, out.data() + row * encoded.cols);
+  return out;
+}
+
+// ||decoded - original|| / ||original|| over [begin, end).
+double relative_error(const Dense& dense, const std::vector<float>& out, size_t begin = 0, size_t end = SIZE_MAX) {
+  double noise = 0, power = 0;
+  for (size_t i = begin; i < std::min(end, out.size()); ++i) {
+    noise += std::pow(double{out[i]} - double{dense.weights[i]}, 2);
+    power += std::pow(double{dense.weights[i]}, 2);
+  }
+  return std::sqrt(noise / power);
+}
+
+TEST(TrellisEncode, GaussianWeightsComeCloserWithEachBit) {
+  const Dense dense = gaussian(64, 1024, 1);
+  // A scalar quantiser of k bits with the best levels for a normal distribution errs by 0.343, 0.186 and 0.097 (Max
+  // 1960); the trellis and the block scales must beat it, the rate-distortion limit of 0.25, 0.125, 0.0625 cannot be.
+  constexpr double kScalar[] = {0.343, 0.186, 0.097};
+  for (unsigned i = 0; i < 3; ++i) {
+    const double error = relative_error(dense, decoded(dense.encode(*kTrellisCodecs[i])));
+    RecordProperty(std::string(kTrellisCodecs[i]->id), std::to_string(error));
+    std::printf("%s %.4f\n", std::string(kTrellisCodecs[i]->id).c_str(), error);
+    EXPECT_LT(error, 0.93 * kScalar[i]);
+    EXPECT_GT(error, std::pow(2.0, -2.0 - i));
+  }
+}
+
+TEST(TrellisEncode, OddShapesFillEveryWeight) {
+  for (const Codec* codec : kTrellisCodecs) {
+    for (auto [rows, cols] : {std::pair<uint64_t, uint64_t>{1, 1},
+                              {1, 33},
+                              {17, 31},
+                              {16, 32},
+                              {33, 1},
+                              {2, 100},
+                              {100, 2},
+                              {15, 64},
+                              {31, 257}}) {
+      const Dense dense = gaussian(rows, cols, static_cast<uint32_t>(rows * 1000 + cols));
+      const EncodedMatrix encoded = dense.encode(*codec);
+      EXPECT_EQ(encoded.bytes(), codec->stored_bytes(rows, cols, 0));
+      const double error = relative_error(dense, decoded(encoded));
+      EXPECT_LT(error, 0.4) << codec->id << ' ' << rows << " x " << cols;
+    }
+  }
+}
+
+TEST(TrellisEncode, MatricesWithoutRowsOrColumnsEncodeAndOpen) {
+  for (const Codec* codec : kTrellisCodecs)
+    for (auto [rows, cols] : {std::pair<uint64_t, uint64_t>{0, 0}, {0, 7}, {5, 0}}) {
+      const Dense dense{rows, cols, {}};
+      const EncodedMatrix encoded = dense.encode(*codec);
+      EXPECT_EQ(encoded.bytes(), codec->stored_bytes(rows, cols, 0));
+      EXPECT_TRUE(decoded(encoded).empty());
+    }
+}
+
+TEST(TrellisEncode, ZeroRowsStayZeroAndDoNotDisturbOthers) {
+  for (const Codec* codec : kTrellisCodecs) {
+    Dense dense = gaussian(20, 96, 3);
+    for (uint64_t row : {0, 7, 19}) std::fill_n(dense.weights.begin() + static_cast<ptrdiff_t>(row * 96), 96, 0.0f);
+    const auto out = decoded(dense.encode(*codec));
+    for (uint64_t row = 0; row < 20; ++row) {
+      const bool zero = row == 0 || row == 7 || row == 19;
+      for (uint64_t col = 0; col < 96; ++col) ASSERT_TRUE(!zero || out[row * 96 + col] == 0) << codec->id;
+      if (!zero) EXPECT_LT(relative_error(dense, out, row * 96, row * 96 + 96), 0.45) << codec->id;
+    }
+    const Dense nothing{20, 96, std::vector<float>(20 * 96)};
+    for (float weight : decoded(nothing.encode(*codec))) ASSERT_EQ(weight, 0);
+  }
+}
+
+TEST(TrellisEncode, ConstantRowsComeClose) {
+  for (const Codec* codec : kTrellisCodecs) {
+    for (float value : {1.0f, -0.03f}) {
+      const Dense dense{18, 70, std::vector<float>(18 * 70, value)};
+      EXPECT_LT(relative_error(dense, decoded(dense.encode(*codec))), 0.1) << codec->id;
+    }
+  }
+}
+
+TEST(TrellisEncode, TheErrorDoesNotDependOnTheMagnitudeOfARow) {
+  // Within one matrix, so that one table serves them all.
+  for (const Codec* codec : kTrellisCodecs) {
+    const Dense usual = gaussian(32, 256, 5);
+    Dense scaled = usual;
+    std::vector<int> exponents;
+    for (uint64_t row = 0; row < 32; ++row) {
+      exponents.push_back(static_cast<int>(row * 5) - 80);
+      for (uint64_t col = 0; col < 256; ++col) scaled.weights[row * 256 + col] *= std::ldexp(1.0f, exponents.back());
+    }
+    const auto a = decoded(usual.encode(*codec)), b = decoded(scaled.encode(*codec));
+    for (uint64_t row = 0; row < 32; ++row)
+      for (uint64_t col = 0; col < 256; ++col)
+        ASSERT_EQ(std::ldexp(a[row * 256 + col], exponents[row]), b[row * 256 + col]) << codec->id << ", row " << row;
+  }
+}
+
+TEST(TrellisEncode, RowsBelowTheScaleRangeBecomeZeroAndRowsAboveAreRefused) {
+  for (const Codec* codec : kTrellisCodecs) {
+    Dense dense = gaussian(17, 64, 6);
+    for (uint64_t col = 0; col < 64; ++col) dense.weights[16 * 64 + col] = 1e-38f;
+    const auto out = decoded(dense.encode(*codec));
+    for (uint64_t col = 0; col < 64; ++col) EXPECT_EQ(out[16 * 64 + col], 0);
+    dense.weights[3 * 64] = 1e30f;
+    try {
+      dense.encode(*codec);
+      ADD_FAILURE();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
+      EXPECT_THAT(error.what(), HasSubstr("row 3"));
+    }
+  }
+}
+
+TEST(TrellisEncode, OneOutlierInARowCostsNoMoreThanItself) {
+  for (const Codec* codec : kTrellisCodecs) {
+    for (float outlier : {10.0f, 100.0f, 1e6f}) {
+      Dense dense = gaussian(16, 1024, 7);
+      for (uint64_t row = 0; row < 16; ++row) dense.weights[row * 1024 + row * 60] = outlier;
+      const auto out = decoded(dense.encode(*codec));
+      for (float weight : out) ASSERT_TRUE(std::isfinite(weight));
+      const double error = relative_error(dense, out);
+      std::printf("%s outlier %g: %.4f\n", std::string(codec->id).c_str(), double{outlier}, error);
+      EXPECT_LT(error, 1.0);
+    }
+  }
+}
+
+TEST(TrellisEncode, TheBytesDoNotDependOnThreads) {
+  const Dense dense = gaussian(100, 200, 8);
+  ThreadPool pool(4);
+  EncodeOptions parallel;
+  parallel.parallel = [&](uint64_t n, const std::function<void(uint64_t)>& f) {
+    pool.each(n, [&](uint64_t i, unsigned) { f(i); });
+  };
+  for (const Codec* codec : kTrellisCodecs) {
+    const EncodedMatrix a = dense.encode(*codec), b = dense.encode(*codec, parallel),
+                        c = dense.encode(*codec, parallel);
+    ASSERT_EQ(a.components.size(), b.components.size());
+    for (size_t i = 0; i < a.components.size(); ++i) {
+      EXPECT_EQ(a.components[i].data, b.components[i].data) << codec->id << ' ' << a.components[i].suffix;
+      EXPECT_EQ(c.components[i].data, b.components[i].data) << codec->id << ' ' << a.components[i].suffix;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace upg

@@ -1,0 +1,87 @@
+#include "upg/engine.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "engine/engine_impl.h"
+#include "format/json.h"
+#include "kernels/kernel.h"
+#include "model/arch_table.h"
+
+namespace upg {
+namespace {
+
+// generation_config.json, reduced to what the engine uses. Fields of the wrong type are refused by name.
+void read_generation_config(const std::string& text, const std::string& where, Engine::Impl& impl) {
+  if (text.empty()) return;
+  const ConfigReader config(text, where + ": generation_config.json");
+  SamplingOptions& s = impl.sampling;
+  s.temperature = static_cast<float>(config.number("temperature", 0, 1e6, 1.0));
+  s.top_k = static_cast<uint32_t>(config.integer("top_k", 0, UINT32_MAX, 0));
+  s.top_p = static_cast<float>(config.number("top_p", 0, 1, 1.0));
+  s.min_p = static_cast<float>(config.number("min_p", 0, 1, 0.0));
+  s.repetition_penalty = static_cast<float>(config.number("repetition_penalty", 0, 1e6, 1.0));
+  if (!config.boolean("do_sample", false)) s.temperature = 0;
+}
+
+// "eos_token_id" of either file: absent, null, a number or an array of numbers.
+void read_end_tokens(const std::string& text, const std::string& where, uint64_t vocab_size,
+                     std::vector<int32_t>& out) {
+  if (text.empty()) return;
+  const nlohmann::json json = parse_json_object(text, where);
+  if (!json.contains("eos_token_id") || json["eos_token_id"].is_null()) return;
+  const nlohmann::json& field = json["eos_token_id"];
+  const nlohmann::json list = field.is_array() ? field : nlohmann::json::array({field});
+  for (const nlohmann::json& id : list) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() >= vocab_size)
+      fail(ErrorCode::kInvalidFile, "{}: eos_token_id has {}, must be ids below {}", where, id.dump(), vocab_size);
+    out.push_back(id.get<int32_t>());
+  }
+}
+
+}  // namespace
+
+Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
+    : weights(path), context((kernels::check_forced_kernels(), options.threads)), model(load_model(weights)) {
+  const ModelTexts& texts = weights.texts();
+  info.architecture = ConfigReader(texts.config, path + ": config.json").architecture();
+  for (const WeightInfo& weight : weights.list()) {
+    uint64_t elements = 1;
+    for (uint64_t dim : weight.shape) elements *= dim;
+    info.parameters += elements;
+    info.weight_bytes += weight.stored_bytes;
+  }
+  info.vocab_size = model->shape().vocab_size;
+  info.max_context = model->shape().max_context;
+  info.threads = context.pool.size();
+  read_generation_config(texts.generation_config, path, *this);
+  read_end_tokens(texts.generation_config, path + ": generation_config.json", info.vocab_size, end_tokens);
+  if (end_tokens.empty()) read_end_tokens(texts.config, path + ": config.json", info.vocab_size, end_tokens);
+  if (!texts.tokenizer.empty()) tokenizer = Tokenizer::from_json(texts.tokenizer, path + ": tokenizer.json");
+}
+
+const Tokenizer& Engine::Impl::require_tokenizer() const {
+  if (!tokenizer) fail(ErrorCode::kNotFound, "{}: has no tokenizer.json", weights.path());
+  return *tokenizer;
+}
+
+std::shared_ptr<Engine> Engine::open(const std::string& path, const EngineOptions& options) {
+  return std::shared_ptr<Engine>(new Engine(std::make_unique<Impl>(path, options)));
+}
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::~Engine() = default;
+
+const ModelInfo& Engine::info() const { return impl_->info; }
+SamplingOptions Engine::default_sampling() const { return impl_->sampling; }
+const std::vector<int32_t>& Engine::end_tokens() const { return impl_->end_tokens; }
+
+std::vector<int32_t> Engine::tokenize(std::string_view text, bool parse_special) const {
+  return impl_->require_tokenizer().encode(text, /*add_special_tokens=*/true, parse_special);
+}
+
+std::string Engine::detokenize(std::span<const int32_t> tokens) const {
+  return impl_->require_tokenizer().decode(tokens);
+}
+
+}  // namespace upg

@@ -1,0 +1,29 @@
+// What stands behind the public Engine.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/model.h"
+#include "model/weights.h"
+#include "ops/linear.h"
+#include "text/tokenizer.h"
+#include "upg/engine.h"
+
+namespace upg {
+
+struct Engine::Impl {
+  Impl(const std::string& path, const EngineOptions& options);
+  const Tokenizer& require_tokenizer() const;
+
+  Weights weights;
+  OpContext context;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Tokenizer> tokenizer;  // nullptr where the model has none
+  ModelInfo info;
+  SamplingOptions sampling;
+  std::vector<int32_t> end_tokens;
+};
+
+}  // namespace upg

@@ -1,0 +1,143 @@
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.h"
+#include "engine/engine_impl.h"
+#include "engine/stop_filter.h"
+#include "text/detokenizer.h"
+#include "text/sampler.h"
+
+namespace upg {
+namespace {
+
+constexpr uint64_t kChunk = 512;            // tokens of a prompt processed together
+constexpr uint64_t kDefaultContext = 4096;  // unless asked: a cache for the full context of a large model is gigabytes
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+uint64_t choose_context(const Engine& engine, const SessionOptions& options) {
+  const uint64_t limit = engine.info().max_context;
+  if (options.context > limit)
+    fail(ErrorCode::kInvalidArgument, "a context of {} is more than the {} positions this model was made for",
+         options.context, limit);
+  return options.context ? options.context : std::min(limit, kDefaultContext);
+}
+
+}  // namespace
+
+struct Session::Impl {
+  Impl(std::shared_ptr<Engine> e, const SessionOptions& options)
+      : engine(std::move(e)),
+        cache(engine->impl().model->shape().kv, choose_context(*engine, options), find_kv_type(options.kv)),
+        activations(options.float_activations ? Activations::kFloat : Activations::kQuantized) {}
+
+  void check(std::span<const int32_t> tokens) const {
+    if (tokens.empty()) fail(ErrorCode::kInvalidArgument, "no tokens to process: the prompt is empty");
+    if (tokens.size() > cache.capacity() - cache.length())
+      fail(ErrorCode::kInvalidArgument, "{} tokens do not fit: the context holds {} and {} are in use", tokens.size(),
+           cache.capacity(), cache.length());
+    for (int32_t token : tokens)
+      if (token < 0 || static_cast<uint64_t>(token) >= engine->info().vocab_size)
+        fail(ErrorCode::kInvalidArgument, "token id {} is outside the vocabulary of {}", token,
+             engine->info().vocab_size);
+  }
+
+  void forward(std::span<const int32_t> tokens, LogitsRange range) {
+    Engine::Impl& e = engine->impl();
+    logits.resize((range.end - range.begin) * e.info.vocab_size);
+    e.model->forward(e.context, tokens, activations, cache, range, logits.data());
+  }
+
+  std::shared_ptr<Engine> engine;
+  KvCache cache;
+  Activations activations;
+  std::vector<float> logits;
+};
+
+Session::Session(std::shared_ptr<Engine> engine, const SessionOptions& options)
+    : impl_(std::make_unique<Impl>(std::move(engine), options)) {}
+Session::~Session() = default;
+Session::Session(Session&&) noexcept = default;
+
+uint64_t Session::context() const { return impl_->cache.capacity(); }
+uint64_t Session::length() const { return impl_->cache.length(); }
+
+void Session::rewind(uint64_t length) {
+  if (length > impl_->cache.length())
+    fail(ErrorCode::kInvalidArgument, "cannot rewind to position {}: the session holds {}", length,
+         impl_->cache.length());
+  impl_->cache.set_length(length);
+}
+
+std::span<const float> Session::feed(std::span<const int32_t> tokens) {
+  impl_->check(tokens);
+  for (uint64_t at = 0; at < tokens.size(); at += kChunk) {
+    const uint64_t n = std::min<uint64_t>(kChunk, tokens.size() - at);
+    const bool last = at + n == tokens.size();
+    impl_->forward(tokens.subspan(at, n), last ? LogitsRange{n - 1, n} : LogitsRange{});
+  }
+  return impl_->logits;
+}
+
+void Session::feed_all(std::span<const int32_t> tokens, uint64_t first,
+                       const std::function<void(uint64_t, std::span<const float>)>& row) {
+  impl_->check(tokens);
+  const uint64_t vocab = impl_->engine->info().vocab_size;
+  for (uint64_t at = 0; at < tokens.size(); at += kChunk) {
+    const uint64_t n = std::min<uint64_t>(kChunk, tokens.size() - at);
+    const uint64_t begin = std::clamp(first, at, at + n) - at;
+    impl_->forward(tokens.subspan(at, n), {begin, n});
+    for (uint64_t i = begin; i < n; ++i)
+      row(at + i, std::span<const float>(impl_->logits).subspan((i - begin) * vocab, vocab));
+  }
+}
+
+GenerateResult Session::generate(std::span<const int32_t> prompt, const GenerateOptions& options,
+                                 const std::function<bool(std::string_view)>& emit) {
+  const Engine& engine = *impl_->engine;
+  Sampler sampler(options.sampling, engine.info().vocab_size);
+  StreamDetokenizer detokenizer(engine.impl().require_tokenizer());
+  StopFilter stops(options.stop);
+  GenerateResult result;
+  result.prompt_tokens = prompt.size();
+
+  auto start = std::chrono::steady_clock::now();
+  std::span<const float> logits = feed(prompt);
+  result.prompt_seconds = seconds_since(start);
+  for (int32_t token : prompt) sampler.saw(token);
+
+  start = std::chrono::steady_clock::now();
+  auto deliver = [&](std::string text) {  // false: stop
+    result.text += text;
+    if (!text.empty() && emit && !emit(text)) {
+      result.finish = FinishReason::kCancelled;
+      return false;
+    }
+    if (stops.stopped()) result.finish = FinishReason::kStop;
+    return !stops.stopped();
+  };
+  const std::vector<int32_t>& ends = engine.end_tokens();
+  bool running = true;
+  while (running && result.tokens.size() < options.max_tokens) {
+    const int32_t token = sampler.next(logits);
+    if (!options.ignore_eos && std::find(ends.begin(), ends.end(), token) != ends.end()) {
+      result.finish = FinishReason::kStop;
+      break;
+    }
+    result.tokens.push_back(token);
+    running = deliver(stops.push(detokenizer.push(token)));
+    if (!running || result.tokens.size() == options.max_tokens || length() == context()) break;
+    logits = feed(std::span(&token, 1));
+  }
+  if (running) {
+    std::string rest = stops.push(detokenizer.finish());
+    rest += stops.finish();
+    deliver(std::move(rest));
+  }
+  result.generate_seconds = seconds_since(start);
+  return result;
+}
+
+}  // namespace upg

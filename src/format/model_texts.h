@@ -1,0 +1,17 @@
+// The texts that travel with a model's weights, in a checkpoint directory and in a UPG file alike.
+#pragma once
+
+#include <string>
+
+namespace upg {
+
+/// Contents of the files of the same name; empty where the model has none.
+struct ModelTexts {
+  std::string config;             // config.json
+  std::string generation_config;  // generation_config.json
+  std::string tokenizer;          // tokenizer.json
+  std::string tokenizer_config;   // tokenizer_config.json
+  std::string chat_template;      // a Jinja template
+};
+
+}  // namespace upg

@@ -1,0 +1,108 @@
+// What each op takes: plain structs, and the type of its kernels. No standard library beyond integers, because sources
+// compiled for one instruction set include this.
+#pragma once
+
+#include <stdint.h>
+
+namespace upg {
+struct Matrix;
+}
+
+namespace upg::kernels {
+
+/// Activations in int8, quantised in blocks of 32: value = q * scale[block].
+struct Q8Vector {
+  const int8_t* q;     // [blocks, 32], zero past the last column
+  const float* scale;  // [blocks]
+  const int32_t* sum;  // [blocks], sum of the block's q
+};
+
+/// y[r] = sum_c W[r, c] x[c] for row_begin <= r < row_end. row_begin is a multiple of 16; row_end too, or rows.
+struct GemvArgs {
+  const void* weights;   // the codec's layout struct
+  const Matrix* matrix;  // the same, for the reference kernels, which decode through the codec
+  const float* x;        // [cols]; kernels with activation f32
+  Q8Vector q8;           // kernels with activation q8
+  float* y;              // [rows]
+  uint64_t row_begin;
+  uint64_t row_end;
+};
+using GemvFn = void (*)(const GemvArgs&) noexcept;
+
+/// Decodes 16 rows (a panel; rows past the last give 0) of columns [col_begin, col_end) to out [col_end -
+/// col_begin][16]. col_begin is a multiple of 32. Bit-exact with Codec::decode_row.
+struct UnpackArgs {
+  const void* weights;
+  const Matrix* matrix;
+  uint64_t panel;
+  uint64_t col_begin;
+  uint64_t col_end;
+  float* out;
+};
+using UnpackFn = void (*)(const UnpackArgs&) noexcept;
+
+/// y[t][r] += sum_k a[r / 16][k][r % 16] x[t][k] for t < n_tokens and r < 16 * panels.
+struct GemmArgs {
+  const float* a;   // [panels][depth][16], from unpack
+  const float* x;   // n_tokens rows of `depth` floats, x_stride apart
+  float* y;         // n_tokens rows of 16 * panels floats, y_stride apart
+  uint64_t panels;  // 1 or 2
+  uint64_t depth;
+  uint64_t n_tokens;
+  uint64_t x_stride;
+  uint64_t y_stride;
+};
+using GemmFn = void (*)(const GemmArgs&) noexcept;
+
+/// Attention of `group` query heads that share one head of keys and values, over positions [0, n_positions):
+/// out[g] = softmax(scale * q[g] . k) v. Keys and values of consecutive positions are consecutive.
+struct AttendArgs {
+  const float* q;        // [group, head_dim], q_stride apart
+  const void* k;         // [n_positions, head_dim], f16 or int8
+  const void* v;         // the same
+  const float* k_scale;  // [n_positions], int8 only
+  const float* v_scale;  // the same
+  float* out;            // [group, head_dim], q_stride apart
+  float* scores;         // scratch [group, n_positions]
+  uint64_t group;
+  uint64_t q_stride;
+  uint64_t head_dim;
+  uint64_t n_positions;
+  float scale;
+};
+using AttendFn = void (*)(const AttendArgs&) noexcept;
+
+/// A block whose largest |x| is below this quantises to zero: 127 / max|x| must stay finite.
+inline constexpr float kQuantizeFloor = 0x1p-100f;
+
+/// Float to Q8Vector's parts: scale = max|x| / 127 in each block of 32; q rounds to nearest even.
+struct QuantizeArgs {
+  const float* x;  // [cols]
+  uint64_t cols;
+  int8_t* q;     // [ceil(cols / 32), 32]
+  float* scale;  // [ceil(cols / 32)]
+  int32_t* sum;  // the same
+};
+using QuantizeFn = void (*)(const QuantizeArgs&) noexcept;
+
+/// y[t] = x[t] / sqrt(mean(x[t]^2) + epsilon) * weight
+struct RmsNormArgs {
+  const float* x;       // [n_tokens, width]
+  const float* weight;  // [width]
+  float* y;             // [n_tokens, width]; may be x
+  uint64_t n_tokens;
+  uint64_t width;
+  float epsilon;
+};
+using RmsNormFn = void (*)(const RmsNormArgs&) noexcept;
+
+/// y[t][i] = silu(gate_up[t][i]) * gate_up[t][width + i]
+struct SwigluArgs {
+  const float* gate_up;  // [n_tokens, 2, width]
+  float* y;              // [n_tokens, width]
+  uint64_t n_tokens;
+  uint64_t width;
+};
+using SwigluFn = void (*)(const SwigluArgs&) noexcept;
+
+}  // namespace upg::kernels

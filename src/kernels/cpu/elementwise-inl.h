@@ -1,0 +1,125 @@
+// Norm, activation function, quantisation, and products of uncompressed rows, over the vocabulary of vec_<isa>-inl.h.
+// Include after it, define UPG_ISA, and expand UPG_ELEMENTWISE_KERNELS once.
+#pragma once
+
+#include "kernels/args.h"
+#include "kernels/cpu/exp-inl.h"
+
+namespace upg::kernels {
+namespace {
+
+inline float dot(const float* a, const float* b, uint64_t n) {
+  V acc0 = zero(), acc1 = zero();
+  uint64_t i = 0;
+  for (; i + 2 * kV <= n; i += 2 * kV) {
+    acc0 = fma(load(a + i), load(b + i), acc0);
+    acc1 = fma(load(a + i + kV), load(b + i + kV), acc1);
+  }
+  for (; i + kV <= n; i += kV) acc0 = fma(load(a + i), load(b + i), acc0);
+  if (i < n) acc1 = fma(load(a + i, n - i), load(b + i, n - i), acc1);
+  return sum(add(acc0, acc1));
+}
+
+inline void rms_norm(const RmsNormArgs& args) {
+  for (uint64_t t = 0; t < args.n_tokens; ++t) {
+    const float* x = args.x + t * args.width;
+    float* y = args.y + t * args.width;
+    const float mean = dot(x, x, args.width) / static_cast<float>(args.width);
+    const V scale = set1(1.0f / __builtin_sqrtf(mean + args.epsilon));
+    uint64_t i = 0;
+    for (; i + kV <= args.width; i += kV) store(y + i, mul(mul(load(x + i), scale), load(args.weight + i)));
+    const uint64_t n = args.width - i;
+    if (n) store(y + i, mul(mul(load(x + i, n), scale), load(args.weight + i, n)), n);
+  }
+}
+
+inline V silu(V x) { return div(x, add(set1(1.0f), exp(sub(zero(), x)))); }
+
+inline void swiglu(const SwigluArgs& args) {
+  for (uint64_t t = 0; t < args.n_tokens; ++t) {
+    const float* gate = args.gate_up + 2 * t * args.width;
+    const float* up = gate + args.width;
+    float* y = args.y + t * args.width;
+    uint64_t i = 0;
+    for (; i + kV <= args.width; i += kV) store(y + i, mul(silu(load(gate + i)), load(up + i)));
+    const uint64_t n = args.width - i;
+    if (n) store(y + i, mul(silu(load(gate + i, n)), load(up + i, n)), n);
+  }
+}
+
+inline void quantize(const QuantizeArgs& args) {
+  for (uint64_t begin = 0; begin < args.cols; begin += 32) {
+    V x[32 / kV];
+    V top = zero();
+    for (uint64_t v = 0; v < 32 / kV; ++v) {
+      const uint64_t at = begin + v * kV;
+      x[v] = at + kV <= args.cols ? load(args.x + at) : at < args.cols ? load(args.x + at, args.cols - at) : zero();
+      top = max(top, abs(x[v]));
+    }
+    float m = largest(top);
+    if (m < kQuantizeFloor) m = 0;
+    const float inverse = m > 0 ? 127.0f / m : 0.0f;
+    int32_t total = 0;
+    for (uint64_t v = 0; v < 32 / kV; ++v) total += store_int8(args.q + begin + v * kV, mul(x[v], set1(inverse)));
+    args.scale[begin / 32] = m / 127.0f;
+    args.sum[begin / 32] = total;
+  }
+}
+
+// How each dense codec's elements become V: whole vectors and the last n of a row.
+struct Bf16Element {
+  static constexpr uint64_t kBytes = 2;
+  static V get(const unsigned char* p) { return bf16(load16(p)); }
+  static V get(const unsigned char* p, uint64_t n) { return bf16(load16(p, n)); }
+};
+struct F16Element {
+  static constexpr uint64_t kBytes = 2;
+  static V get(const unsigned char* p) { return f16(load16(p)); }
+  static V get(const unsigned char* p, uint64_t n) { return f16(load16(p, n)); }
+};
+struct F32Element {
+  static constexpr uint64_t kBytes = 4;
+  static V get(const unsigned char* p) { return load(reinterpret_cast<const float*>(p)); }
+  static V get(const unsigned char* p, uint64_t n) { return load(reinterpret_cast<const float*>(p), n); }
+};
+
+// kRows rows at once: each load of x serves them all.
+template <typename Element, unsigned kRows>
+inline void dense_rows(const DenseView& w, const float* x, float* y, uint64_t row) {
+  const unsigned char* p = w.data + row * w.cols * Element::kBytes;
+  const uint64_t stride = w.cols * Element::kBytes;
+  V acc[kRows];
+  for (unsigned r = 0; r < kRows; ++r) acc[r] = zero();
+  uint64_t c = 0;
+  for (; c + kV <= w.cols; c += kV) {
+    const V xc = load(x + c);
+    for (unsigned r = 0; r < kRows; ++r) acc[r] = fma(Element::get(p + r * stride + c * Element::kBytes), xc, acc[r]);
+  }
+  if (c < w.cols) {
+    const V xc = load(x + c, w.cols - c);
+    for (unsigned r = 0; r < kRows; ++r)
+      acc[r] = fma(Element::get(p + r * stride + c * Element::kBytes, w.cols - c), xc, acc[r]);
+  }
+  for (unsigned r = 0; r < kRows; ++r) y[row + r] = sum(acc[r]);
+}
+
+template <typename Element>
+inline void gemv_dense(const GemvArgs& args) {
+  const DenseView& w = *static_cast<const DenseView*>(args.weights);
+  uint64_t r = args.row_begin;
+  for (; r + 8 <= args.row_end; r += 8) dense_rows<Element, 8>(w, args.x, args.y, r);
+  for (; r < args.row_end; ++r) dense_rows<Element, 1>(w, args.x, args.y, r);
+}
+
+}  // namespace
+}  // namespace upg::kernels
+
+#define UPG_ELEMENTWISE_KERNELS(isa)                                                          \
+  namespace upg::kernels {                                                                    \
+  void rms_norm_f32__##isa(const RmsNormArgs& args) noexcept { rms_norm(args); }              \
+  void swiglu_f32__##isa(const SwigluArgs& args) noexcept { swiglu(args); }                   \
+  void quantize_q8__##isa(const QuantizeArgs& args) noexcept { quantize(args); }              \
+  void gemv_bf16_f32__##isa(const GemvArgs& args) noexcept { gemv_dense<Bf16Element>(args); } \
+  void gemv_f16_f32__##isa(const GemvArgs& args) noexcept { gemv_dense<F16Element>(args); }   \
+  void gemv_f32_f32__##isa(const GemvArgs& args) noexcept { gemv_dense<F32Element>(args); }   \
+  }

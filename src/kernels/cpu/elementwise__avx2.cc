@@ -1,0 +1,6 @@
+#include "codec/layout/dense.h"
+#include "kernels/cpu/vec_avx2-inl.h"
+//
+#include "kernels/cpu/elementwise-inl.h"
+
+UPG_ELEMENTWISE_KERNELS(avx2)

@@ -1,0 +1,63 @@
+// The float product behind prompt processing: panels of 16 unpacked rows times many tokens. Register blocking after
+// Goto & van de Geijn 2008; cache blocking is the caller's (ops/linear.cc). Include after vec_<isa>-inl.h.
+#pragma once
+
+#include "kernels/args.h"
+
+namespace upg::kernels {
+namespace {
+
+constexpr unsigned kPanelVectors = 16 / kV;
+
+// kTokens tokens by kPanels panels, all accumulators in registers.
+template <unsigned kPanels, unsigned kTokens>
+inline void block(const GemmArgs& args, uint64_t t) {
+  constexpr unsigned kVectors = kPanels * kPanelVectors;
+  V acc[kTokens][kVectors];
+  const float* x = args.x + t * args.x_stride;
+  float* y = args.y + t * args.y_stride;
+  for (unsigned i = 0; i < kTokens; ++i)
+    for (unsigned v = 0; v < kVectors; ++v) acc[i][v] = load(y + i * args.y_stride + v * kV);
+  for (uint64_t k = 0; k < args.depth; ++k) {
+    V a[kVectors];
+    for (unsigned v = 0; v < kVectors; ++v)
+      a[v] = load(args.a + ((v / kPanelVectors) * args.depth + k) * 16 + v % kPanelVectors * kV);
+    for (unsigned i = 0; i < kTokens; ++i) {
+      const V xk = set1(x[i * args.x_stride + k]);
+      for (unsigned v = 0; v < kVectors; ++v) acc[i][v] = fma(a[v], xk, acc[i][v]);
+    }
+  }
+  for (unsigned i = 0; i < kTokens; ++i)
+    for (unsigned v = 0; v < kVectors; ++v) store(y + i * args.y_stride + v * kV, acc[i][v]);
+}
+
+// 32 vector registers hold 2 panels x 12 tokens in AVX-512; 16 hold 1 panel x 6 tokens in AVX2.
+template <unsigned kPanels>
+inline void gemm_panels(const GemmArgs& args) {
+  constexpr unsigned kTokens = kV == 16 ? 24 / kPanels : 6 / kPanels;
+  uint64_t t = 0;
+  for (; t + kTokens <= args.n_tokens; t += kTokens) block<kPanels, kTokens>(args, t);
+  for (; t + 2 <= args.n_tokens; t += 2) block<kPanels, 2>(args, t);
+  for (; t < args.n_tokens; ++t) block<kPanels, 1>(args, t);
+}
+
+inline void gemm(const GemmArgs& args) {
+  if constexpr (kV == 16) {
+    if (args.panels == 2) return gemm_panels<2>(args);
+  }
+  GemmArgs one = args;
+  one.panels = 1;
+  for (uint64_t p = 0; p < args.panels; ++p) {
+    one.a = args.a + p * args.depth * 16;
+    one.y = args.y + p * 16;
+    gemm_panels<1>(one);
+  }
+}
+
+}  // namespace
+}  // namespace upg::kernels
+
+#define UPG_GEMM_KERNELS(isa)                                         \
+  namespace upg::kernels {                                            \
+  void gemm_f32__##isa(const GemmArgs& args) noexcept { gemm(args); } \
+  }

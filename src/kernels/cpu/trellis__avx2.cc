@@ -1,0 +1,192 @@
+// Manifold trellis on AVX2: as trellis__avx512vnni.cc with eight rows a register. Without vpdpbusd, |level| times
+// activation with the level's sign fits vpmaddubsw: two products of at most 127 * 127 stay below 2^15.
+#include <immintrin.h>
+
+#include "codec/layout/trellis.h"
+#include "kernels/args.h"
+
+namespace upg::kernels {
+namespace {
+
+constexpr unsigned kSlots = 8;  // of four columns: slot s holds columns 4 s .. 4 s + 3 of the block
+
+inline __m256i nibble_mask() { return _mm256_set1_epi8(15); }
+inline __m256i high(__m256i x) { return _mm256_srli_epi32(x, 4); }
+inline __m256i merge(int mask, __m256i a, __m256i b) {  // mask of each byte ? a : b
+  const __m256i m = _mm256_set1_epi8(static_cast<char>(mask));
+  return _mm256_or_si256(_mm256_and_si256(m, a), _mm256_andnot_si256(m, b));
+}
+template <int kCount>
+inline __m256i rotate(__m256i x) {
+  return _mm256_or_si256(_mm256_slli_epi32(x, kCount), _mm256_srli_epi32(x, 32 - kCount));
+}
+inline __m256i load_word(const uint32_t* words, unsigned w) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words + 16 * w));
+}
+inline __m256i table_register(const int8_t* entries) {  // [16]
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)));
+}
+
+// Shuffle tables, and how the words of half a tile (8 lanes) become levels.
+template <unsigned kBits>
+struct Decoder;
+
+template <>
+struct Decoder<2> {
+  __m256i x, y;  // for the low and the high code of a nibble
+  explicit Decoder(const TrellisView& w) {
+    int8_t tx[16], ty[16];
+    for (unsigned i = 0; i < 16; ++i) {
+      tx[i] = w.table[(i >> 2) & 1][i & 3];
+      ty[i] = w.table[i & 1][i >> 2];
+    }
+    x = table_register(tx);
+    y = table_register(ty);
+  }
+  void tile(const uint32_t* words, __m256i* out) const {
+    const __m256i a = load_word(words, 0), b = load_word(words, 1);
+    plane(x, merge(0x44, rotate<4>(b), a), out);
+    plane(y, a, out + 2);
+    plane(x, merge(0x44, a, b), out + 4);
+    plane(y, b, out + 6);
+  }
+  static void plane(__m256i table, __m256i index, __m256i* out) {
+    out[0] = _mm256_shuffle_epi8(table, _mm256_and_si256(index, nibble_mask()));
+    out[1] = _mm256_shuffle_epi8(table, _mm256_and_si256(high(index), nibble_mask()));
+  }
+};
+
+template <>
+struct Decoder<3> {
+  __m256i table;
+  explicit Decoder(const TrellisView& w) {
+    int8_t t[16];
+    for (unsigned i = 0; i < 16; ++i) t[i] = w.table[i >> 3][i & 7];
+    table = table_register(t);
+  }
+  void tile(const uint32_t* words, __m256i* out) const {
+    const __m256i a = load_word(words, 0), b = load_word(words, 1), c = load_word(words, 2);
+    const __m256i low = merge(0x11, _mm256_srli_epi32(a, 3), _mm256_srli_epi32(b, 2));
+    const __m256i d = merge(0x33, low, _mm256_srli_epi32(c, 1));
+    Decoder<2>::plane(table, merge(0x77, a, rotate<7>(d)), out);
+    Decoder<2>::plane(table, merge(0x77, b, _mm256_slli_epi32(a, 3)), out + 2);
+    Decoder<2>::plane(table, merge(0x77, c, _mm256_slli_epi32(b, 3)), out + 4);
+    Decoder<2>::plane(table, merge(0x77, d, _mm256_slli_epi32(c, 3)), out + 6);
+  }
+};
+
+template <>
+struct Decoder<4> {
+  __m256i even, odd;  // T[0] and T[1]
+  explicit Decoder(const TrellisView& w) : even(table_register(w.table[0])), odd(table_register(w.table[1])) {}
+  void tile(const uint32_t* words, __m256i* out) const {
+    const __m256i a = load_word(words, 0), b = load_word(words, 1), c = load_word(words, 2), d = load_word(words, 3);
+    plane(a, rotate<4>(d), out);
+    plane(b, a, out + 2);
+    plane(c, b, out + 4);
+    plane(d, c, out + 6);
+  }
+  void plane(__m256i word, __m256i previous, __m256i* out) const {
+    // blendv takes a byte's top bit: shift the state bits there.
+    const __m256i lo = _mm256_and_si256(word, nibble_mask()), hi = _mm256_and_si256(high(word), nibble_mask());
+    out[0] =
+        _mm256_blendv_epi8(_mm256_shuffle_epi8(even, lo), _mm256_shuffle_epi8(odd, lo), _mm256_slli_epi32(previous, 7));
+    out[1] =
+        _mm256_blendv_epi8(_mm256_shuffle_epi8(even, hi), _mm256_shuffle_epi8(odd, hi), _mm256_slli_epi32(previous, 3));
+  }
+};
+
+// Block scales of the tile's lanes 8 half .. 8 half + 7.
+inline __m256 tile_steps(const uint8_t* scales, __m128i steps, unsigned half) {
+  __m128i packed = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales));
+  if (half) packed = _mm_srli_epi16(packed, 4);
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_shuffle_epi8(steps, _mm_and_si128(packed, _mm_set1_epi8(15)))));
+}
+
+// Row scales of half a panel times 2^-15; lanes past the last row get 0. Returns how many lanes are rows.
+inline uint64_t half_panel_scales(const TrellisView& w, uint64_t panel, unsigned half, __m256* out) {
+  const uint64_t row = panel * kTrellisPanelRows + 8 * half;
+  const uint64_t lanes = row >= w.rows ? 0 : w.rows - row < 8 ? w.rows - row : 8;
+  alignas(16) uint16_t bits[8] = {};
+  if (lanes) __builtin_memcpy(bits, w.row_scales + row, lanes * 2);
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(bits)));
+  *out = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16)), _mm256_set1_ps(0x1p-15f));
+  return lanes;
+}
+
+template <unsigned kBits>
+inline void gemv(const GemvArgs& args) {
+  const TrellisView& w = *static_cast<const TrellisView*>(args.weights);
+  const Decoder<kBits> decoder(w);
+  const __m128i steps = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w.steps));
+  const __m256i ones = _mm256_set1_epi16(1);
+  const uint64_t last = (args.row_end + kTrellisPanelRows - 1) / kTrellisPanelRows;
+  for (uint64_t panel = args.row_begin / kTrellisPanelRows; panel < last; ++panel) {
+    const uint32_t* words = w.codes + panel * w.blocks * kBits * 16;
+    const uint8_t* scales = w.block_scales + panel * w.blocks * kTrellisScaleBytes;
+    __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (uint64_t b = 0; b < w.blocks; ++b, words += kBits * 16, scales += kTrellisScaleBytes) {
+      for (unsigned line = 0; line < kBits; ++line)
+        _mm_prefetch(reinterpret_cast<const char*>(words + 1024 + 16 * line), _MM_HINT_T0);
+      const int8_t* q = args.q8.q + b * kTrellisBlockCols;
+      const __m256 activation_scale = _mm256_set1_ps(args.q8.scale[b]);
+      for (unsigned half = 0; half < 2; ++half) {
+        __m256i levels[kSlots];
+        decoder.tile(words + 8 * half, levels);
+        __m256i sum = _mm256_setzero_si256();
+        for (unsigned s = 0; s < kSlots; ++s) {
+          int32_t four;
+          __builtin_memcpy(&four, q + 4 * s, 4);
+          const __m256i pairs =
+              _mm256_maddubs_epi16(_mm256_abs_epi8(levels[s]), _mm256_sign_epi8(_mm256_set1_epi32(four), levels[s]));
+          sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+        }
+        const __m256 scale = _mm256_mul_ps(tile_steps(scales, steps, half), activation_scale);
+        acc[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, acc[half]);
+      }
+    }
+    for (unsigned half = 0; half < 2; ++half) {
+      __m256 row_scale;
+      const uint64_t lanes = half_panel_scales(w, panel, half, &row_scale);
+      float y[8];
+      _mm256_storeu_ps(y, _mm256_mul_ps(acc[half], row_scale));
+      if (lanes) __builtin_memcpy(args.y + panel * kTrellisPanelRows + 8 * half, y, lanes * sizeof *y);
+    }
+  }
+}
+
+template <unsigned kBits>
+inline void unpack(const UnpackArgs& args) {
+  const TrellisView& w = *static_cast<const TrellisView*>(args.weights);
+  const Decoder<kBits> decoder(w);
+  const __m128i steps = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w.steps));
+  for (unsigned half = 0; half < 2; ++half) {
+    __m256 row_scale;
+    half_panel_scales(w, args.panel, half, &row_scale);
+    for (uint64_t col = args.col_begin; col < args.col_end; col += kTrellisBlockCols) {
+      const uint64_t tile = args.panel * w.blocks + col / kTrellisBlockCols;
+      __m256i levels[kSlots];
+      decoder.tile(w.codes + tile * kBits * 16 + 8 * half, levels);
+      const __m256 scale =
+          _mm256_mul_ps(tile_steps(w.block_scales + tile * kTrellisScaleBytes, steps, half), row_scale);
+      float* out = args.out + (col - args.col_begin) * 16 + 8 * half;
+      const uint64_t n = args.col_end - col < kTrellisBlockCols ? args.col_end - col : kTrellisBlockCols;
+      for (unsigned i = 0; i < n; ++i) {
+        const __m256i level = _mm256_srai_epi32(
+            _mm256_sll_epi32(levels[i / 4], _mm_cvtsi32_si128(static_cast<int>(24 - 8 * (i % 4)))), 24);
+        _mm256_storeu_ps(out + i * 16, _mm256_mul_ps(_mm256_cvtepi32_ps(level), scale));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void gemv_trellis2_q8__avx2(const GemvArgs& args) noexcept { gemv<2>(args); }
+void gemv_trellis3_q8__avx2(const GemvArgs& args) noexcept { gemv<3>(args); }
+void gemv_trellis4_q8__avx2(const GemvArgs& args) noexcept { gemv<4>(args); }
+void unpack_trellis2__avx2(const UnpackArgs& args) noexcept { unpack<2>(args); }
+void unpack_trellis3__avx2(const UnpackArgs& args) noexcept { unpack<3>(args); }
+void unpack_trellis4__avx2(const UnpackArgs& args) noexcept { unpack<4>(args); }
+
+}  // namespace upg::kernels

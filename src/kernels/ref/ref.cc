@@ -1,0 +1,139 @@
+// The scalar reference of every op: double accumulation, one thread, any codec. What fast kernels are compared with.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/float16.h"
+#include "codec/codec.h"
+#include "kernels/kernel.h"
+
+namespace upg::kernels {
+
+void gemv_any_f32__ref(const GemvArgs& args) noexcept {
+  std::vector<float> row(args.matrix->cols);
+  for (uint64_t r = args.row_begin; r < args.row_end; ++r) {
+    args.matrix->codec->decode_row(*args.matrix, r, row.data());
+    double sum = 0;
+    for (uint64_t c = 0; c < row.size(); ++c) sum += static_cast<double>(row[c]) * args.x[c];
+    args.y[r] = static_cast<float>(sum);
+  }
+}
+
+void gemv_any_q8__ref(const GemvArgs& args) noexcept {
+  std::vector<float> row(args.matrix->cols);
+  for (uint64_t r = args.row_begin; r < args.row_end; ++r) {
+    args.matrix->codec->decode_row(*args.matrix, r, row.data());
+    double sum = 0;
+    for (uint64_t c = 0; c < row.size(); ++c)
+      sum += static_cast<double>(row[c]) * args.q8.q[c] * static_cast<double>(args.q8.scale[c / 32]);
+    args.y[r] = static_cast<float>(sum);
+  }
+}
+
+void unpack_any__ref(const UnpackArgs& args) noexcept {
+  const uint64_t rows = args.matrix->rows;
+  std::vector<float> row(args.matrix->cols);
+  for (uint64_t j = 0; j < 16; ++j) {
+    const uint64_t r = args.panel * 16 + j;
+    if (r < rows) args.matrix->codec->decode_row(*args.matrix, r, row.data());
+    for (uint64_t c = args.col_begin; c < args.col_end; ++c)
+      args.out[(c - args.col_begin) * 16 + j] = r < rows ? row[c] : 0.0f;
+  }
+}
+
+void gemm_f32__ref(const GemmArgs& args) noexcept {
+  for (uint64_t t = 0; t < args.n_tokens; ++t) {
+    for (uint64_t r = 0; r < 16 * args.panels; ++r) {
+      double sum = args.y[t * args.y_stride + r];
+      for (uint64_t k = 0; k < args.depth; ++k)
+        sum += static_cast<double>(args.a[(r / 16 * args.depth + k) * 16 + r % 16]) * args.x[t * args.x_stride + k];
+      args.y[t * args.y_stride + r] = static_cast<float>(sum);
+    }
+  }
+}
+
+namespace {
+
+// `cache(position, i)` is element i of a position's key or value.
+template <typename Key, typename Value>
+void attend(const AttendArgs& args, Key key, Value value) {
+  std::vector<double> probability(args.n_positions);
+  std::vector<double> out(args.head_dim);
+  for (uint64_t g = 0; g < args.group; ++g) {
+    double largest = -INFINITY;
+    for (uint64_t p = 0; p < args.n_positions; ++p) {
+      double score = 0;
+      for (uint64_t i = 0; i < args.head_dim; ++i)
+        score += static_cast<double>(args.q[g * args.q_stride + i]) * key(p, i);
+      probability[p] = score * args.scale;
+      largest = std::max(largest, probability[p]);
+    }
+    double total = 0;
+    for (double& p : probability) total += p = std::exp(p - largest);
+    std::fill(out.begin(), out.end(), 0.0);
+    for (uint64_t p = 0; p < args.n_positions; ++p)
+      for (uint64_t i = 0; i < args.head_dim; ++i) out[i] += probability[p] / total * value(p, i);
+    for (uint64_t i = 0; i < args.head_dim; ++i) args.out[g * args.q_stride + i] = static_cast<float>(out[i]);
+  }
+}
+
+}  // namespace
+
+void attend_f16__ref(const AttendArgs& args) noexcept {
+  const auto* k = static_cast<const uint16_t*>(args.k);
+  const auto* v = static_cast<const uint16_t*>(args.v);
+  attend(
+      args, [&](uint64_t p, uint64_t i) -> double { return f16_to_float(k[p * args.head_dim + i]); },
+      [&](uint64_t p, uint64_t i) -> double { return f16_to_float(v[p * args.head_dim + i]); });
+}
+
+void attend_int8__ref(const AttendArgs& args) noexcept {
+  const auto* k = static_cast<const int8_t*>(args.k);
+  const auto* v = static_cast<const int8_t*>(args.v);
+  attend(
+      args, [&](uint64_t p, uint64_t i) { return static_cast<double>(args.k_scale[p]) * k[p * args.head_dim + i]; },
+      [&](uint64_t p, uint64_t i) { return static_cast<double>(args.v_scale[p]) * v[p * args.head_dim + i]; });
+}
+
+void quantize_q8__ref(const QuantizeArgs& args) noexcept {
+  for (uint64_t begin = 0; begin < args.cols; begin += 32) {
+    const uint64_t block = begin / 32;
+    const uint64_t end = std::min(begin + 32, args.cols);
+    float largest = 0;
+    for (uint64_t c = begin; c < end; ++c) largest = std::max(largest, std::abs(args.x[c]));
+    if (largest < kQuantizeFloor) largest = 0;
+    const float scale = largest / 127.0f;
+    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    int32_t sum = 0;
+    for (uint64_t c = begin; c < begin + 32; ++c) {
+      const int8_t q = c < end ? static_cast<int8_t>(std::nearbyint(args.x[c] * inverse)) : int8_t{0};
+      args.q[c] = q;
+      sum += q;
+    }
+    args.scale[block] = scale;
+    args.sum[block] = sum;
+  }
+}
+
+void rms_norm_f32__ref(const RmsNormArgs& args) noexcept {
+  for (uint64_t t = 0; t < args.n_tokens; ++t) {
+    const float* x = args.x + t * args.width;
+    double power = 0;
+    for (uint64_t i = 0; i < args.width; ++i) power += static_cast<double>(x[i]) * x[i];
+    const double scale = 1 / std::sqrt(power / static_cast<double>(args.width) + args.epsilon);
+    for (uint64_t i = 0; i < args.width; ++i)
+      args.y[t * args.width + i] = static_cast<float>(x[i] * scale * args.weight[i]);
+  }
+}
+
+void swiglu_f32__ref(const SwigluArgs& args) noexcept {
+  for (uint64_t t = 0; t < args.n_tokens; ++t) {
+    const float* gate = args.gate_up + 2 * t * args.width;
+    for (uint64_t i = 0; i < args.width; ++i) {
+      const double g = gate[i];
+      args.y[t * args.width + i] = static_cast<float>(g / (1 + std::exp(-g)) * gate[args.width + i]);
+    }
+  }
+}
+
+}  // namespace upg::kernels

@@ -1,0 +1,73 @@
+// What the kernel conformance tests share: which rows run here, memory that shows overruns, random data, comparisons.
+#pragma once
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "kernels/kernel.h"
+
+namespace upg::kernels {
+
+inline constexpr double kRounding = 0x1p-24;    // relative error of one float operation, rounded to nearest
+inline constexpr double kUnderflow = 0x1p-149;  // absolute error of one float operation whose result is subnormal
+inline constexpr float kPoison = -7.75e22f;     // stands where nothing may be written
+
+/// "any" at the start of a row's variant stands for every codec.
+inline bool variant_matches(std::string_view row, std::string_view wanted) {
+  return row.starts_with("any") ? wanted.ends_with(row.substr(3)) : row == wanted;
+}
+
+/// The rows that this machine can run, the reference included.
+template <typename Fn>
+std::vector<Kernel<Fn>> runnable(std::span<const Kernel<Fn>> list) {
+  std::vector<Kernel<Fn>> rows;
+  for (const Kernel<Fn>& row : list)
+    if (isa_available(row.isa)) rows.push_back(row);
+  return rows;
+}
+
+template <typename Fn>
+Kernel<Fn> reference(std::span<const Kernel<Fn>> list, std::string_view variant) {
+  for (const Kernel<Fn>& row : list)
+    if (row.isa == "ref" && variant_matches(row.variant, variant)) return row;
+  ADD_FAILURE() << "no reference for " << variant;
+  std::abort();
+}
+
+class Random {
+ public:
+  explicit Random(uint32_t seed) : engine_(seed) {}
+  uint32_t below(uint32_t n) { return static_cast<uint32_t>(engine_() % n); }
+  float normal() { return normal_(engine_); }
+  std::vector<float> normals(size_t n, float scale = 1.0f) {
+    std::vector<float> values(n);
+    for (float& value : values) value = scale * normal();
+    return values;
+  }
+  template <typename T>
+  std::vector<T> bits(size_t n) {
+    std::vector<T> values(n);
+    for (T& value : values) value = static_cast<T>(engine_());
+    return values;
+  }
+
+ private:
+  std::mt19937 engine_;
+  std::normal_distribution<float> normal_;
+};
+
+/// Whether |actual - expected| <= bound; where the expected value is beyond float's range, so is the actual one.
+inline bool within(float actual, double expected, double bound) {
+  if (std::abs(expected) > 0x1.fffffep+127)
+    return std::abs(actual) > 0x1.fp+127 && std::signbit(actual) == (expected < 0);
+  return std::abs(double{actual} - expected) <= bound;
+}
+
+}  // namespace upg::kernels

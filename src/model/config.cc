@@ -1,0 +1,76 @@
+#include "model/config.h"
+
+#include "base/error.h"
+#include "format/json.h"
+
+namespace upg {
+
+ConfigReader::ConfigReader(std::string_view text, std::string where) : where_(std::move(where)) {
+  json_ = parse_json_object(text, where_);
+}
+
+const nlohmann::json* ConfigReader::find(std::string_view key) const {
+  const auto found = json_.find(key);
+  return found == json_.end() || found->is_null() ? nullptr : &*found;
+}
+
+uint64_t ConfigReader::integer(std::string_view key, uint64_t low, uint64_t high) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) fail(ErrorCode::kInvalidFile, "{}: field \"{}\" is missing", where_, key);
+  if (!value->is_number_unsigned() || value->get<uint64_t>() < low || value->get<uint64_t>() > high)
+    fail(ErrorCode::kInvalidFile, "{}: {} is {}, must be an integer from {} to {}", where_, key, value->dump(), low,
+         high);
+  return value->get<uint64_t>();
+}
+
+uint64_t ConfigReader::integer(std::string_view key, uint64_t low, uint64_t high, uint64_t otherwise) const {
+  return find(key) ? integer(key, low, high) : otherwise;
+}
+
+double ConfigReader::number(std::string_view key, double low, double high, std::optional<double> otherwise) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) {
+    if (otherwise) return *otherwise;
+    fail(ErrorCode::kInvalidFile, "{}: field \"{}\" is missing", where_, key);
+  }
+  if (!value->is_number() || !(value->get<double>() >= low && value->get<double>() <= high))
+    fail(ErrorCode::kInvalidFile, "{}: {} is {}, must be a number from {} to {}", where_, key, value->dump(), low,
+         high);
+  return value->get<double>();
+}
+
+bool ConfigReader::boolean(std::string_view key, bool otherwise) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return otherwise;
+  if (!value->is_boolean())
+    fail(ErrorCode::kInvalidFile, "{}: {} is {}, must be true or false", where_, key, value->dump());
+  return value->get<bool>();
+}
+
+std::string ConfigReader::string(std::string_view key, std::string_view otherwise) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return std::string(otherwise);
+  if (!value->is_string()) fail(ErrorCode::kInvalidFile, "{}: {} is {}, must be a string", where_, key, value->dump());
+  return value->get<std::string>();
+}
+
+std::optional<ConfigReader> ConfigReader::object(std::string_view key) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return std::nullopt;
+  if (!value->is_object()) fail(ErrorCode::kInvalidFile, "{}: {} is {}, must be an object", where_, key, value->dump());
+  return ConfigReader(Parsed{}, *value, fmt::format("{}: {}", where_, key));
+}
+
+void ConfigReader::unsupported(std::string_view key, std::string_view why) const {
+  const nlohmann::json* value = find(key);
+  fail(ErrorCode::kUnsupported, "{}: {} is {}: {}", where_, key, value ? value->dump() : "absent", why);
+}
+
+std::string ConfigReader::architecture() const {
+  const nlohmann::json* value = find("architectures");
+  if (value == nullptr || !value->is_array() || value->size() != 1 || !(*value)[0].is_string())
+    fail(ErrorCode::kInvalidFile, "{}: \"architectures\" must be an array with one name", where_);
+  return (*value)[0].get<std::string>();
+}
+
+}  // namespace upg

@@ -1,0 +1,110 @@
+#include "model/weights.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "codec/codec_table.h"
+#include "codec/dense.h"
+#include "format/convert.h"
+
+namespace upg {
+namespace {
+
+bool is_directory(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+}  // namespace
+
+Weights::Weights(const std::string& path) : path_(path) {
+  if (is_directory(path)) {
+    checkpoint_.emplace(path);
+    texts_ = checkpoint_->texts();
+    for (const TensorView& tensor : checkpoint_->tensors()) {
+      const Codec* codec = dense_codec(tensor.dtype);
+      TensorView part = tensor;
+      part.name.clear();
+      entries_.push_back({tensor.name,
+                          codec ? std::string(codec->id) : std::string(dtype_info(tensor.dtype).name),
+                          1,
+                          tensor.shape,
+                          std::nullopt,
+                          {std::move(part)}});
+    }
+  } else {
+    upg_.emplace(UpgFile::open(path));
+    texts_ = upg_->texts();
+    entries_ = upg_->entries();
+  }
+}
+
+uint64_t Weights::file_bytes() const {
+  if (upg_) return upg_->file_bytes();
+  uint64_t total = 0;
+  for (const UpgEntry& e : entries_) total += e.stored_bytes();
+  return total;
+}
+
+std::vector<WeightInfo> Weights::list() const {
+  std::vector<WeightInfo> infos;
+  for (const UpgEntry& e : entries_) infos.push_back({e.name, e.shape, e.codec, e.stored_bytes(), e.relative_error});
+  return infos;
+}
+
+bool Weights::has(std::string_view name) const {
+  return std::any_of(entries_.begin(), entries_.end(), [&](const UpgEntry& e) { return e.name == name; });
+}
+
+const UpgEntry& Weights::entry(const std::string& name) {
+  for (const UpgEntry& e : entries_) {
+    if (e.name != name) continue;
+    used_.insert(name);
+    return e;
+  }
+  fail(ErrorCode::kInvalidFile, "{}: tensor {} is missing", path_, name);
+}
+
+Matrix Weights::matrix(const std::string& name, uint64_t rows, uint64_t cols) {
+  const UpgEntry& e = entry(name);
+  if (e.shape != std::vector<uint64_t>{rows, cols})
+    fail(ErrorCode::kInvalidFile, "{}: tensor {} has shape {}, its configuration asks for [{}, {}]", path_, name,
+         shape_string(e.shape), rows, cols);
+  const Codec& codec = [&]() -> const Codec& {
+    try {
+      return find_codec(e.codec);
+    } catch (const Error& error) {  // the list of codecs knows no tensors
+      fail(error.code(), "{}: tensor {}: {}", path_, name, error.what());
+    }
+  }();
+  if (e.codec_version != codec.version)
+    fail(ErrorCode::kUnsupported, "{}: tensor {} uses version {} of codec {}, this build reads version {}", path_, name,
+         e.codec_version, codec.id, codec.version);
+  return codec.open(name, rows, cols, e.parts);
+}
+
+std::vector<float> Weights::vector(const std::string& name, uint64_t n) {
+  const UpgEntry& e = entry(name);
+  if (e.shape != std::vector<uint64_t>{n})
+    fail(ErrorCode::kInvalidFile, "{}: tensor {} has shape {}, its configuration asks for [{}]", path_, name,
+         shape_string(e.shape), n);
+  if (e.parts.size() != 1 || e.parts[0].elements() != n)
+    fail(ErrorCode::kInvalidFile, "{}: tensor {} is a vector but not stored uncompressed", path_, name);
+  std::vector<float> values(n);
+  read_floats(e.parts[0], 0, values);
+  for (uint64_t i = 0; i < n; ++i)
+    if (!std::isfinite(values[i]))
+      fail(ErrorCode::kInvalidFile, "{}: tensor {} has {} at index {}", path_, name, values[i], i);
+  return values;
+}
+
+void Weights::check_all_used() const {
+  for (const UpgEntry& e : entries_)
+    if (!used_.contains(e.name))
+      fail(ErrorCode::kInvalidFile, "{}: tensor {} is not part of this architecture", path_, e.name);
+}
+
+}  // namespace upg

@@ -1,0 +1,63 @@
+// A model's stored weights, from a UPG file or a checkpoint directory alike, handed out by name.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "codec/codec.h"
+#include "format/checkpoint.h"
+#include "format/upg_file.h"
+#include "ops/linear.h"
+
+namespace upg {
+
+/// What is known of one stored weight without decoding it.
+struct WeightInfo {
+  std::string name;
+  std::vector<uint64_t> shape;
+  std::string codec;                     // the dense codec of its element type in a checkpoint
+  uint64_t stored_bytes = 0;             // everything it costs: codes, scales, tables
+  std::optional<double> relative_error;  // where the compressor recorded it
+};
+
+class Weights {
+ public:
+  /// `path` is a UPG file or a checkpoint directory.
+  explicit Weights(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  bool compressed() const { return upg_.has_value(); }
+  const UpgFile* upg_file() const { return upg_ ? &*upg_ : nullptr; }
+  const Checkpoint* checkpoint() const { return checkpoint_ ? &*checkpoint_ : nullptr; }
+  const ModelTexts& texts() const { return texts_; }
+  uint64_t file_bytes() const;
+  std::vector<WeightInfo> list() const;
+  bool has(std::string_view name) const;
+
+  /// The matrix [rows, cols], validated. Views stay valid while this object lives.
+  /// Throws Error(kInvalidFile) naming the tensor if it is missing or of another shape.
+  Matrix matrix(const std::string& name, uint64_t rows, uint64_t cols);
+  Linear linear(const std::string& name, uint64_t rows, uint64_t cols) { return Linear(matrix(name, rows, cols)); }
+  /// A vector [n], as float, all finite.
+  std::vector<float> vector(const std::string& name, uint64_t n);
+
+  /// Throws Error(kInvalidFile) naming a stored weight that nobody asked for.
+  void check_all_used() const;
+
+ private:
+  const UpgEntry& entry(const std::string& name);
+
+  std::string path_;
+  std::optional<UpgFile> upg_;
+  std::optional<Checkpoint> checkpoint_;
+  std::vector<UpgEntry> entries_;  // a checkpoint's tensors take the same form, one dense part each
+  ModelTexts texts_;
+  std::set<std::string, std::less<>> used_;
+};
+
+}  // namespace upg

@@ -1,0 +1,78 @@
+#include "ops/linear.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/checked.h"
+
+namespace upg {
+namespace {
+
+constexpr uint64_t kPanelRows = 16;
+constexpr uint64_t kDepth = 256;  // columns unpacked at a time: two panels of them fill 32 KiB, an L1 cache
+constexpr uint64_t kPanelsAtOnce = 2;
+
+}  // namespace
+
+Linear::Linear(Matrix matrix) : matrix_(std::move(matrix)) {
+  const std::string codec(matrix_.codec->id);
+  quantized_ = matrix_.codec->activation == "q8";
+  gemv_ = kernels::select(kernels::gemv_kernels(), codec + "_" + std::string(matrix_.codec->activation)).run;
+  const auto& unpack = kernels::select(kernels::unpack_kernels(), codec);
+  unpack_ = unpack.run;
+  // The reference decodes whole rows whatever is asked of it: ask once.
+  depth_ = unpack.isa == "ref" ? std::max<uint64_t>(matrix_.cols, 1) : kDepth;
+  gemm_ = kernels::select(kernels::gemm_kernels(), "f32").run;
+  quantize_ = kernels::select(kernels::quantize_kernels(), "q8").run;
+}
+
+void Linear::apply(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const {
+  if (n_tokens == 1 && (!quantized_ || activations == Activations::kQuantized)) {
+    one_token(context, x, y);
+  } else {
+    many_tokens(context, x, n_tokens, y);
+  }
+}
+
+void Linear::one_token(OpContext& context, const float* x, float* y) const {
+  kernels::GemvArgs args{matrix_.layout.get(), &matrix_, x, {}, y, 0, 0};
+  if (quantized_) {
+    const uint64_t blocks = ceil_div(matrix_.cols, 32);
+    context.q8.resize(blocks * 32);
+    context.q8_scale.resize(blocks);
+    context.q8_sum.resize(blocks);
+    quantize_({x, matrix_.cols, context.q8.data(), context.q8_scale.data(), context.q8_sum.data()});
+    args.q8 = {context.q8.data(), context.q8_scale.data(), context.q8_sum.data()};
+  }
+  context.pool.split(matrix_.rows, kPanelRows, [&](uint64_t begin, uint64_t end, unsigned) {
+    kernels::GemvArgs part = args;
+    part.row_begin = begin;
+    part.row_end = end;
+    gemv_(part);
+  });
+}
+
+void Linear::many_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y) const {
+  const uint64_t rows = matrix_.rows;
+  context.pool.split(rows, kPanelRows * kPanelsAtOnce, [&](uint64_t begin, uint64_t end, unsigned worker) {
+    // The two panels' weights, then their outputs for all tokens: 32 floats a token.
+    float* unpacked = context.scratch(worker, kPanelsAtOnce * kPanelRows * (depth_ + n_tokens));
+    float* out = unpacked + kPanelsAtOnce * kPanelRows * depth_;
+    for (uint64_t row = begin; row < end; row += kPanelRows * kPanelsAtOnce) {
+      const uint64_t height = std::min(kPanelRows * kPanelsAtOnce, end - row);
+      const uint64_t panels = ceil_div(height, kPanelRows);
+      const uint64_t stride = panels * kPanelRows;
+      std::memset(out, 0, n_tokens * stride * sizeof *out);
+      for (uint64_t col = 0; col < matrix_.cols; col += depth_) {
+        const uint64_t depth = std::min(depth_, matrix_.cols - col);
+        for (uint64_t p = 0; p < panels; ++p)
+          unpack_({matrix_.layout.get(), &matrix_, row / kPanelRows + p, col, col + depth,
+                   unpacked + p * depth * kPanelRows});
+        gemm_({unpacked, x + col, out, panels, depth, n_tokens, matrix_.cols, stride});
+      }
+      for (uint64_t t = 0; t < n_tokens; ++t) std::memcpy(y + t * rows + row, out + t * stride, height * sizeof *y);
+    }
+  });
+}
+
+}  // namespace upg

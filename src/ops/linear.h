@@ -1,0 +1,63 @@
+// A weight matrix with the kernels chosen for it: y = W x for one token or many.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "codec/codec.h"
+#include "kernels/kernel.h"
+
+namespace upg {
+
+/// What every op needs besides its operands: threads, and memory to work in that is kept from call to call.
+struct OpContext {
+  explicit OpContext(unsigned threads) : pool(threads), worker_scratch(pool.size()) {}
+
+  /// At least n floats that belong to the worker until its next call.
+  float* scratch(unsigned worker, uint64_t n) {
+    std::vector<float>& buffer = worker_scratch[worker];
+    if (buffer.size() < n) buffer.resize(n);
+    return buffer.data();
+  }
+
+  ThreadPool pool;
+  std::vector<std::vector<float>> worker_scratch;
+  std::vector<int8_t> q8;  // the quantised token
+  std::vector<float> q8_scale;
+  std::vector<int32_t> q8_sum;
+};
+
+/// How one token's activations enter products with compressed weights. Several tokens at once always use float.
+enum class Activations {
+  kQuantized,  // int8 in blocks of 32, where the codec has kernels for it
+  kFloat,
+};
+
+class Linear {
+ public:
+  Linear() = default;
+  /// Chooses the kernels. Throws Error(kUnsupported) if the codec has none.
+  explicit Linear(Matrix matrix);
+
+  uint64_t rows() const { return matrix_.rows; }
+  uint64_t cols() const { return matrix_.cols; }
+  const Matrix& matrix() const { return matrix_; }
+
+  /// y[t] = W x[t]: x [n_tokens, cols], y [n_tokens, rows]. The result does not depend on the number of threads.
+  void apply(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const;
+
+ private:
+  void one_token(OpContext& context, const float* x, float* y) const;
+  void many_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y) const;
+
+  Matrix matrix_;
+  uint64_t depth_ = 0;      // columns unpacked at a time
+  bool quantized_ = false;  // gemv_ takes q8
+  kernels::GemvFn gemv_ = nullptr;
+  kernels::UnpackFn unpack_ = nullptr;
+  kernels::GemmFn gemm_ = nullptr;
+  kernels::QuantizeFn quantize_ = nullptr;
+};
+
+}  // namespace upg
