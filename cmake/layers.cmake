@@ -9,6 +9,9 @@ set(UPG_ISAS_x86 avx2 avx512vnni)
 
 add_library(upg_options INTERFACE)
 target_compile_options(upg_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  target_compile_options(upg_options INTERFACE -Wno-restrict)  # false alarms on std::string assignment
+endif()
 if(UPG_WERROR)
   target_compile_options(upg_options INTERFACE -Werror)
 endif()

@@ -3,6 +3,7 @@
 
   golden_decoder.py check FILE...     decode each codec tensor set and compare bit for bit with `expected`
   golden_decoder.py write-mdcsr DIR   write mdcsr_v1.safetensors and mdcsr_manifold_v1.safetensors
+  golden_decoder.py write-trellis DIR write trellis2_v1.safetensors, trellis3_... and trellis4_...
 
 A golden file holds weight.<part> tensors and `expected`, F32 [rows, cols]. Committed files are added to, never rewritten.
 """
@@ -14,7 +15,15 @@ import sys
 
 import numpy as np
 
-DTYPES = {"I8": np.int8, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "F16": np.float16, "F32": np.float32}
+DTYPES = {
+    "I8": np.int8,
+    "U8": np.uint8,
+    "U16": np.uint16,
+    "U32": np.uint32,
+    "F16": np.float16,
+    "F32": np.float32,
+    "BF16": np.uint16,  # NumPy has no bfloat16: its bits
+}
 
 
 def read_safetensors(path):
@@ -31,13 +40,13 @@ def read_safetensors(path):
     return tensors, metadata
 
 
-def write_safetensors(path, tensors, metadata):
+def write_safetensors(path, tensors, metadata, bfloat16=()):
     # Widest elements first, so that all are aligned when the body is.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header, offset = {"__metadata__": metadata}, 0
     for name in order:
         array = tensors[name]
-        dtype = next(key for key, value in DTYPES.items() if array.dtype == value)
+        dtype = "BF16" if name in bfloat16 else next(key for key, value in DTYPES.items() if array.dtype == value)
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -79,7 +88,52 @@ def decode_mdcsr(parts, rows, cols):
     return dense
 
 
-DECODERS = {"mdcsr": decode_mdcsr, "mdcsr_manifold": decode_mdcsr}
+def bfloat16_to_float(bits):
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def trellis_tables(codebook):
+    """T[0] and T[1], int64 [2, 2^k], from the prime indices of T[0]."""
+    p = primes(10_000)
+    scaled = 127.0 * (2.0 * p[codebook] / p[-1] - 1.0)
+    stored = (np.sign(scaled) * np.floor(np.abs(scaled) + 0.5)).astype(np.int64)  # halves away from zero
+    return np.stack([stored, -stored[::-1]])
+
+
+def decode_trellis(parts, rows, cols):
+    words = parts["codes"]
+    panels, blocks, k, _ = words.shape
+    nibbles = (words[..., None] >> (4 * np.arange(8, dtype=np.uint32))) & np.uint32(15)  # [panels, blocks, k, 16, 8]
+    if k == 2:
+        planes = [nibbles[:, :, 0] & 3, nibbles[:, :, 0] >> 2, nibbles[:, :, 1] & 3, nibbles[:, :, 1] >> 2]
+    elif k == 3:
+        planes = [nibbles[:, :, w] & 7 for w in range(3)] + [sum((nibbles[:, :, w] >> 3) << w for w in range(3))]
+    else:
+        planes = [nibbles[:, :, w] for w in range(4)]
+    chain = np.stack(planes, axis=-1).reshape(panels, blocks, 16, 32).astype(np.int64)  # position 4 n + p
+    state = np.roll(chain, 1, axis=-1) & 1
+    levels = trellis_tables(parts["codebook"])[state, chain]
+    scales = parts["block_scales"]
+    index = np.concatenate([scales & 15, scales >> 4], axis=-1)  # [panels, blocks, 16]
+    steps = parts["steps"].astype(np.float32)[index]
+    row_scales = np.zeros(panels * 16, dtype=np.float32)
+    row_scales[:rows] = bfloat16_to_float(parts["row_scales"]) * np.float32(2.0**-15)
+    scale = row_scales.reshape(panels, 1, 16) * steps
+    weights = levels.astype(np.float32) * scale[..., None]  # [panels, blocks, 16, chain position]
+    assert weights.dtype == np.float32
+    n, p = np.divmod(np.arange(32), 4)
+    dense = np.zeros((panels, 16, blocks, 32), dtype=np.float32)
+    dense[..., 8 * p + 4 * (n & 1) + (n >> 1)] = weights.transpose(0, 2, 1, 3)
+    return dense.reshape(panels * 16, blocks * 32)[:rows, :cols]
+
+
+DECODERS = {
+    "mdcsr": decode_mdcsr,
+    "mdcsr_manifold": decode_mdcsr,
+    "trellis2": decode_trellis,
+    "trellis3": decode_trellis,
+    "trellis4": decode_trellis,
+}
 
 
 def check(path):
@@ -143,14 +197,86 @@ def write_mdcsr(folder):
         write_safetensors(pathlib.Path(folder) / f"{name}_v1.safetensors", tensors, {"codec": name, "version": "1"})
 
 
+# Columns of a block in chain order, as docs/format.md lists them.
+CHAIN = [0, 8, 16, 24, 4, 12, 20, 28, 1, 9, 17, 25, 5, 13, 21, 29, 2, 10, 18, 26, 6, 14, 22, 30, 3, 11, 19, 27, 7, 15, 23, 31]
+
+
+def pack_trellis_lane(codes, k):
+    """32 codes in chain order -> k words."""
+    words = [0] * k
+    for position, code in enumerate(codes):
+        nibble, plane = position // 4, position % 4
+        if k == 4:
+            words[plane] |= code << (4 * nibble)
+        elif k == 2:
+            words[plane // 2] |= code << (4 * nibble + 2 * (plane % 2))
+        elif plane < 3:
+            words[plane] |= code << (4 * nibble)
+        else:
+            for bit in range(3):
+                words[bit] |= (code >> bit & 1) << (4 * nibble + 3)
+    return words
+
+
+def random_trellis(k, rows, cols, random):
+    """Random codes, weight by weight: `expected` is computed from them, not from the packed words."""
+    panels, blocks = -(-rows // 16), -(-cols // 32)
+    parts = {
+        "codes": np.zeros((panels, blocks, k, 16), dtype=np.uint32),
+        "block_scales": np.zeros((panels, blocks, 8), dtype=np.uint8),
+        "row_scales": np.zeros(rows, dtype=np.uint16),
+        "steps": random.integers(0, 256, 16).astype(np.uint8),
+        "codebook": random.integers(0, 10_000, 2**k).astype(np.uint16),
+    }
+    parts["steps"][[3, 15]] = [0, 255]
+    parts["codebook"][[0, 2**k - 1]] = [0, 9999]
+    exponents = random.integers(-20, 4, rows)
+    exponents[[1, 2]] = [-100, 99]
+    parts["row_scales"][:] = ((exponents + 127) << 7) | random.integers(0, 128, rows)
+    parts["row_scales"][[3, 4]] = [0, 0x7180]  # nothing, and 2^100
+    table = trellis_tables(parts["codebook"])
+    expected = np.zeros((rows, cols), dtype=np.float32)
+    for panel in range(panels):
+        for block in range(blocks):
+            for lane in range(16):
+                codes = [int(code) for code in random.integers(0, 2**k, 32)]
+                step = int(random.integers(0, 16))
+                parts["codes"][panel, block, :, lane] = pack_trellis_lane(codes, k)
+                parts["block_scales"][panel, block, lane % 8] |= step << (4 * (lane // 8))
+                row = 16 * panel + lane
+                if row >= rows:
+                    continue
+                scale = bfloat16_to_float(parts["row_scales"][row : row + 1])[0]
+                for position, column in enumerate(CHAIN):
+                    if 32 * block + column >= cols:
+                        continue
+                    level = table[codes[position - 1] & 1, codes[position]]
+                    # Exact in float64; the sign of a zero as in a product of floats.
+                    weight = np.float64(level) * np.float64(parts["steps"][step]) * np.float64(scale) * 2.0**-15
+                    expected[row, 32 * block + column] = weight
+    return parts, expected
+
+
+def write_trellis(folder):
+    random = np.random.default_rng(20240608)
+    for k in (2, 3, 4):
+        parts, expected = random_trellis(k, 37, 75, random)
+        tensors = {f"weight.{suffix}": array for suffix, array in parts.items()}
+        tensors["expected"] = expected
+        metadata = {"codec": f"trellis{k}", "version": "1"}
+        write_safetensors(pathlib.Path(folder) / f"trellis{k}_v1.safetensors", tensors, metadata, {"weight.row_scales"})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check").add_argument("files", nargs="+")
-    commands.add_parser("write-mdcsr").add_argument("folder")
+    writers = {"write-mdcsr": write_mdcsr, "write-trellis": write_trellis}
+    for command in writers:
+        commands.add_parser(command).add_argument("folder")
     options = parser.parse_args()
-    if options.command == "write-mdcsr":
-        write_mdcsr(options.folder)
+    if options.command in writers:
+        writers[options.command](options.folder)
         return
     failed = [path for path in options.files if not check(path)]
     for path in failed:

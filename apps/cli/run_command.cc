@@ -114,7 +114,7 @@ void add_run(CLI::App& command) {
   command.add_option("--stop", o->stop, "Text that ends generation; repeatable");
   command.add_flag("--ignore-eos", o->ignore_eos, "Go on past the end token");
   command.add_option("--context", o->session.context, "Positions to hold [the model's limit, at most 4096]");
-  command.add_option("--kv", o->session.kv, "Cache of keys and values: f16 or int8 [f16]");
+  command.add_option("--kv", o->session.kv, "Cache of keys and values: f16, int8 or f32 [f16]");
   command.add_flag("--float-activations", o->session.float_activations,
                    "Exact products with compressed weights, slower");
   command.add_option("--threads", o->engine.threads, "Threads; 0: one for each processor [0]");

@@ -285,6 +285,7 @@ class Encoder {
                          const std::vector<float>& scales) const {
     check_entry_count(static_cast<double>(row_ends.back()));
     std::vector<uint32_t> row_pointers;
+    row_pointers.reserve(row_ends.size());
     for (uint64_t end : row_ends) row_pointers.push_back(static_cast<uint32_t>(end));
     EncodedMatrix result{&codec, rows_, cols_, {}};
     result.components.push_back(joined("values", DType::kI8, entries, &Entries::values));

@@ -60,15 +60,13 @@ double relative_error(const Dense& dense, const std::vector<float>& out, size_t 
 
 TEST(TrellisEncode, GaussianWeightsComeCloserWithEachBit) {
   const Dense dense = gaussian(64, 1024, 1);
-  // A scalar quantiser of k bits with the best levels for a normal distribution errs by 0.343, 0.186 and 0.097 (Max
-  // 1960); the trellis and the block scales must beat it, the rate-distortion limit of 0.25, 0.125, 0.0625 cannot be.
-  constexpr double kScalar[] = {0.343, 0.186, 0.097};
+  // Measured 0.3008, 0.1468, 0.0752. The best scalar quantisers of 2, 3 and 4 bits reach 0.343, 0.186, 0.097 (Max
+  // 1960); below 2^-k lies what no code of that rate can do.
+  constexpr double kAllowed[] = {0.310, 0.152, 0.078};
   for (unsigned i = 0; i < 3; ++i) {
     const double error = relative_error(dense, decoded(dense.encode(*kTrellisCodecs[i])));
-    RecordProperty(std::string(kTrellisCodecs[i]->id), std::to_string(error));
-    std::printf("%s %.4f\n", std::string(kTrellisCodecs[i]->id).c_str(), error);
-    EXPECT_LT(error, 0.93 * kScalar[i]);
-    EXPECT_GT(error, std::pow(2.0, -2.0 - i));
+    EXPECT_LT(error, kAllowed[i]) << kTrellisCodecs[i]->id;
+    EXPECT_GT(error, std::pow(2.0, -2.0 - i)) << kTrellisCodecs[i]->id;
   }
 }
 
@@ -110,7 +108,7 @@ TEST(TrellisEncode, ZeroRowsStayZeroAndDoNotDisturbOthers) {
     for (uint64_t row = 0; row < 20; ++row) {
       const bool zero = row == 0 || row == 7 || row == 19;
       for (uint64_t col = 0; col < 96; ++col) ASSERT_TRUE(!zero || out[row * 96 + col] == 0) << codec->id;
-      if (!zero) EXPECT_LT(relative_error(dense, out, row * 96, row * 96 + 96), 0.45) << codec->id;
+      EXPECT_TRUE(zero || relative_error(dense, out, row * 96, row * 96 + 96) < 0.45) << codec->id << ", row " << row;
     }
     const Dense nothing{20, 96, std::vector<float>(20 * 96)};
     for (float weight : decoded(nothing.encode(*codec))) ASSERT_EQ(weight, 0);
@@ -160,16 +158,18 @@ TEST(TrellisEncode, RowsBelowTheScaleRangeBecomeZeroAndRowsAboveAreRefused) {
   }
 }
 
-TEST(TrellisEncode, OneOutlierInARowCostsNoMoreThanItself) {
+TEST(TrellisEncode, AnOutlierIsClippedButKeepsItsSignAndSomeOfItsSize) {
   for (const Codec* codec : kTrellisCodecs) {
-    for (float outlier : {10.0f, 100.0f, 1e6f}) {
+    for (float outlier : {10.0f, -100.0f, 1e6f}) {
       Dense dense = gaussian(16, 1024, 7);
       for (uint64_t row = 0; row < 16; ++row) dense.weights[row * 1024 + row * 60] = outlier;
       const auto out = decoded(dense.encode(*codec));
       for (float weight : out) ASSERT_TRUE(std::isfinite(weight));
-      const double error = relative_error(dense, out);
-      std::printf("%s outlier %g: %.4f\n", std::string(codec->id).c_str(), double{outlier}, error);
-      EXPECT_LT(error, 1.0);
+      for (uint64_t row = 0; row < 16; ++row) {
+        EXPECT_GT(out[row * 1024 + row * 60] / outlier, 0.2f) << codec->id << ", outlier " << outlier;
+        EXPECT_LT(out[row * 1024 + row * 60] / outlier, 1.2f) << codec->id << ", outlier " << outlier;
+      }
+      EXPECT_LT(relative_error(dense, out), 0.8) << codec->id << ", outlier " << outlier;
     }
   }
 }

@@ -108,8 +108,7 @@ TEST(TrellisSearch, TheStepsThatItSkipsWouldGainLittle) {
         best += least;
       }
     }
-    std::printf("%u bits: %.4f of the best\n", bits, found / best);
-    EXPECT_LT(found, 1.02 * best) << bits << " bits";
+    EXPECT_LT(found, 1.01 * best) << bits << " bits";  // measured: at most 1.003
     EXPECT_GT(found, 0.9999 * best) << bits << " bits";
   }
 }

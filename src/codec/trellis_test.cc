@@ -217,13 +217,13 @@ TEST(Trellis, PartsThatDoNotBelongOrComeTwiceAreRefused) {
 }
 
 TEST(Trellis, RowScalesOutsideTheExactRangeAreRefusedWithTheirRow) {
-  for (uint16_t bad : {0x7fc0, 0x7f80, 0xff80, 0xbf80, 0x8001, 0x0001, 0x007f, 0x0080, 0x0d7f /* below 2^-100 */,
-                       0x7181 /* above 2^100 */}) {
+  for (uint16_t bad : std::initializer_list<uint16_t>{0x7fc0, 0x7f80, 0xff80, 0xbf80, 0x8001, 0x0001, 0x007f, 0x0080,
+                                                      0x0d7f /* below 2^-100 */, 0x7181 /* above 2^100 */}) {
     EncodedMatrix encoded = random_matrix(2, 20, 40, 1);
     std::memcpy(encoded.components[2].data.data() + 2 * 17, &bad, 2);
     EXPECT_THAT(refusal(encoded), HasSubstr("matrix.row_scales: row 17 has")) << std::hex << bad;
   }
-  for (uint16_t good : {0x0000, 0x8000, 0x0d80 /* 2^-100 */, 0x7180 /* 2^100 */}) {
+  for (uint16_t good : std::initializer_list<uint16_t>{0x0000, 0x8000, 0x0d80 /* 2^-100 */, 0x7180 /* 2^100 */}) {
     EncodedMatrix encoded = random_matrix(2, 20, 40, 1);
     std::memcpy(encoded.components[2].data.data() + 2 * 17, &good, 2);
     EXPECT_EQ(refusal(encoded), "accepted") << std::hex << good;
@@ -232,7 +232,7 @@ TEST(Trellis, RowScalesOutsideTheExactRangeAreRefusedWithTheirRow) {
 
 TEST(Trellis, PrimeIndicesPastTheTableAreRefused) {
   for (unsigned bits : {2u, 3u, 4u}) {
-    for (uint16_t bad : {10000, 65535}) {
+    for (uint16_t bad : std::initializer_list<uint16_t>{10000, 65535}) {
       EncodedMatrix encoded = random_matrix(bits, 20, 40, 1);
       std::memcpy(encoded.components[4].data.data() + 2 * 3, &bad, 2);
       EXPECT_THAT(refusal(encoded), HasSubstr("matrix.codebook: entry 3 is prime index " + std::to_string(bad)));

@@ -190,13 +190,16 @@ struct Activations {
 
 // The bound of a product's row, after Higham, Accuracy and Stability of Numerical Algorithms, 3.1: n float additions
 // and multiplications in any order err by at most n 2^-24 sum |w x| to first order. Codecs with int8 activations sum
-// each block of 32 exactly in integers, so n counts blocks; 8 more for scaling and the last reduction.
+// each block of 32 exactly in integers, so n counts blocks; 8 more for scaling and the last reduction. Below float's
+// normal range an operation errs by 2^-149, and so does each weight that decode_row gives.
 void expect_products(const Kernel<GemvFn>& row, const Opened& opened, const Activations& activations,
                      const std::string& label) {
   const Matrix& m = opened.matrix;
   const bool quantized = m.codec->activation == "q8";
   const double n = static_cast<double>(quantized ? ceil_div(m.cols, 32) : m.cols) + 8;
   std::vector<double> expected(m.rows), bound(m.rows);
+  double x_magnitude = 0;
+  for (uint64_t c = 0; c < m.cols; ++c) x_magnitude += std::abs(activations.value(quantized, c));
   for (uint64_t r = 0; r < m.rows; ++r) {
     double magnitude = 0;
     for (uint64_t c = 0; c < m.cols; ++c) {
@@ -205,7 +208,7 @@ void expect_products(const Kernel<GemvFn>& row, const Opened& opened, const Acti
       magnitude += std::abs(product);
     }
     const bool may_overflow = magnitude > 0x1p126;  // a partial sum: then nothing is promised
-    bound[r] = may_overflow ? INFINITY : row.bound * n * (kRounding * magnitude + kUnderflow);
+    bound[r] = may_overflow ? INFINITY : row.bound * (n * kRounding * magnitude + (n + x_magnitude) * kUnderflow);
   }
   const uint64_t last_panel = (m.rows - 1) / 16 * 16;
   for (auto [begin, end] : {std::pair{uint64_t{0}, m.rows},

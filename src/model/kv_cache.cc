@@ -22,6 +22,11 @@ float store_f16(const float* vector, uint64_t head_dim, std::byte* out) {
   return 1.0f;
 }
 
+float store_f32(const float* vector, uint64_t head_dim, std::byte* out) {
+  std::memcpy(out, vector, head_dim * sizeof(float));
+  return 1.0f;
+}
+
 float store_int8(const float* vector, uint64_t head_dim, std::byte* out) {
   float largest = 0;
   for (uint64_t i = 0; i < head_dim; ++i) largest = std::max(largest, std::abs(vector[i]));
@@ -39,6 +44,7 @@ float store_int8(const float* vector, uint64_t head_dim, std::byte* out) {
 }
 
 constexpr KvType kTypes[] = {
+    {"f32", 4, false, store_f32},
     {"f16", 2, false, store_f16},
     {"int8", 1, true, store_int8},
 };

@@ -13,7 +13,7 @@ namespace upg {
 
 /// How a head's vector is kept: a row of the list kv_types().
 struct KvType {
-  std::string_view id;  // "f16", "int8"
+  std::string_view id;  // "f16", "int8", "f32"
   uint64_t element_bytes;
   bool scaled;  // one float scale a vector
   /// vector [head_dim] to stored elements; returns the scale (1 where unscaled).

@@ -31,7 +31,7 @@ void Vocabulary::read(const nlohmann::json& json, std::string_view where) {
   }
   arena_.reserve(bytes);  // never reallocated below
   ids_.reserve(json.size());
-  contents_.resize(static_cast<size_t>(highest + 1));
+  contents_.resize(static_cast<size_t>(highest) + 1);
   for (const auto& [content, value] : json.items()) {
     const int32_t id = token_id_of(value, where);
     std::string_view& slot = contents_[static_cast<size_t>(id)];

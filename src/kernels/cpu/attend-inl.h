@@ -14,6 +14,12 @@ struct F16Cache {
   static V get(const unsigned char* p, uint64_t n) { return f16(load16(p, n)); }
   static float scale(const float*, uint64_t) { return 1.0f; }
 };
+struct F32Cache {
+  static constexpr uint64_t kBytes = 4;
+  static V get(const unsigned char* p) { return load(reinterpret_cast<const float*>(p)); }
+  static V get(const unsigned char* p, uint64_t n) { return load(reinterpret_cast<const float*>(p), n); }
+  static float scale(const float*, uint64_t) { return 1.0f; }
+};
 struct Int8Cache {
   static constexpr uint64_t kBytes = 1;
   static V get(const unsigned char* p) { return int8(load8(p)); }
@@ -120,6 +126,7 @@ inline void attend(const AttendArgs& args) {
 
 #define UPG_ATTEND_KERNELS(isa)                                                         \
   namespace upg::kernels {                                                              \
+  void attend_f32__##isa(const AttendArgs& args) noexcept { attend<F32Cache>(args); }   \
   void attend_f16__##isa(const AttendArgs& args) noexcept { attend<F16Cache>(args); }   \
   void attend_int8__##isa(const AttendArgs& args) noexcept { attend<Int8Cache>(args); } \
   }

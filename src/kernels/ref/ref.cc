@@ -79,6 +79,14 @@ void attend(const AttendArgs& args, Key key, Value value) {
 
 }  // namespace
 
+void attend_f32__ref(const AttendArgs& args) noexcept {
+  const auto* k = static_cast<const float*>(args.k);
+  const auto* v = static_cast<const float*>(args.v);
+  attend(
+      args, [&](uint64_t p, uint64_t i) -> double { return k[p * args.head_dim + i]; },
+      [&](uint64_t p, uint64_t i) -> double { return v[p * args.head_dim + i]; });
+}
+
 void attend_f16__ref(const AttendArgs& args) noexcept {
   const auto* k = static_cast<const uint16_t*>(args.k);
   const auto* v = static_cast<const uint16_t*>(args.v);

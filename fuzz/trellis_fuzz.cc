@@ -1,0 +1,79 @@
+// Bytes as the parts of a manifold trellis matrix: opened, decoded, unpacked and multiplied by every kernel that runs
+// here. Only upg::Error may come out; what opens decodes to finite weights, and all kernels agree.
+#include "codec/primes.h"
+#include "codec/trellis.h"
+#include "kernel_check.h"
+#include "upg/error.h"
+
+namespace {
+
+using upg::DType;
+using upg::fuzz::Input;
+
+void open_parts(Input& input) {
+  const auto flags = input.number<uint8_t>();
+  const unsigned bits = 2 + flags % 3;
+  const upg::Codec& codec = bits == 2 ? upg::kTrellis2Codec : bits == 3 ? upg::kTrellis3Codec : upg::kTrellis4Codec;
+  const uint64_t rows = input.number<uint8_t>() % 40;
+  const uint64_t cols = input.number<uint8_t>() % 136;
+  const auto damage = input.number<uint8_t>();  // which part gets a wrong shape, type or count of bytes
+  const uint64_t panels = (rows + 15) / 16, blocks = (cols + 31) / 32;
+  std::vector<std::byte> steps = input.take(16), codebook = input.take(2u << bits), row_scales = input.take(2 * rows);
+  if (flags & 16) {  // valid row scales and codebook, so that the rest gets looked at
+    for (uint64_t r = 0; r < rows; ++r) {
+      uint16_t scale;
+      std::memcpy(&scale, row_scales.data() + 2 * r, 2);
+      scale = static_cast<uint16_t>(0x0d80 + scale % (0x7180 - 0x0d80 + 1));  // 2^-100 to 2^100
+      std::memcpy(row_scales.data() + 2 * r, &scale, 2);
+    }
+    for (size_t h = 0; h < size_t{1} << bits; ++h) {
+      uint16_t index;
+      std::memcpy(&index, codebook.data() + 2 * h, 2);
+      index = static_cast<uint16_t>(index % upg::kPrimeCount);
+      std::memcpy(codebook.data() + 2 * h, &index, 2);
+    }
+  }
+  std::vector<std::byte> x_bytes = input.take(cols);
+  std::vector<upg::EncodedMatrix::Component> components = {
+      {"codes", DType::kU32, {panels, blocks, bits, 16}, input.take(panels * blocks * bits * 64)},
+      {"block_scales", DType::kU8, {panels, blocks, 8}, input.take(panels * blocks * 8)},
+      {"row_scales", DType::kBF16, {rows}, std::move(row_scales)},
+      {"steps", DType::kU8, {16}, std::move(steps)},
+      {"codebook", DType::kU16, {uint64_t{1} << bits}, std::move(codebook)},
+  };
+  upg::EncodedMatrix::Component& damaged = components[damage % 5];
+  if (damage / 5 == 1) damaged.data.resize(damaged.data.size() / 2);
+  if (damage / 5 == 2) ++damaged.shape[damage % damaged.shape.size()];
+  if (damage / 5 == 3) damaged.shape[damage % damaged.shape.size()] = UINT64_MAX / 2;
+  if (damage / 5 == 4) damaged.dtype = DType::kI16;
+  if (damage / 5 == 5) damaged.suffix += "s";
+  if (damage / 5 == 6) components.pop_back();
+
+  // Exact allocations, shifted by one byte on request, so that the sanitizer sees any overrun or misaligned load.
+  const size_t shift = (flags & 32) != 0;
+  std::vector<std::vector<std::byte>> storage;
+  std::vector<upg::TensorView> parts;
+  for (const auto& component : components) {
+    std::vector<std::byte>& bytes = storage.emplace_back(component.data.size() + shift);
+    if (!component.data.empty()) std::memcpy(bytes.data() + shift, component.data.data(), component.data.size());
+    parts.push_back({component.suffix, component.dtype, component.shape, std::span(bytes).subspan(shift)});
+  }
+  const upg::Matrix matrix = codec.open("fuzz", rows, cols, parts);
+  const std::vector<float> dense = upg::fuzz::decode(matrix);
+  for (float weight : dense) REQUIRE(std::isfinite(weight));
+  upg::fuzz::check_unpack(matrix, dense);
+  std::vector<float> x(cols);
+  for (uint64_t c = 0; c < cols; ++c) x[c] = static_cast<float>(static_cast<int8_t>(x_bytes[c]));
+  upg::fuzz::check_products(matrix, dense, x);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  Input input(data, size);
+  try {
+    open_parts(input);
+  } catch (const upg::Error&) {
+  }
+  return 0;
+}
