@@ -54,7 +54,12 @@ class ThreadPool {
     }
     std::atomic<uint64_t> next{0};
     run([&](unsigned worker) {
-      for (uint64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) item(i, worker);
+      try {
+        for (uint64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) item(i, worker);
+      } catch (...) {
+        next.store(n, std::memory_order_relaxed);  // the others need not finish what nobody will use
+        throw;
+      }
     });
   }
 

@@ -60,6 +60,7 @@ struct EncodeOptions {
 struct Codec {
   std::string_view id;          // stable name, as in the file's metadata and --codec
   uint32_t version;             // of the byte layout; a reader refuses versions it does not know
+  std::string_view since;       // the first version of the UPG format that has it: "2.0", "3.0"
   std::string_view summary;     // one line for --help and docs
   std::string_view activation;  // what its matrix-vector kernels multiply with: "q8" (int8 in blocks of 32) or "f32"
 

@@ -8,6 +8,7 @@
 #include <random>
 #include <set>
 
+#include "codec/test_util.h"
 #include "upg/error.h"
 
 namespace upg {
@@ -30,6 +31,7 @@ TEST(CodecTable, EveryCodecIsFoundByItsIdAndIdsAreUnique) {
     EXPECT_TRUE(ids.insert(codec->id).second) << codec->id;
     EXPECT_GE(codec->version, 1u);
     EXPECT_FALSE(codec->summary.empty());
+    EXPECT_TRUE(codec->since == "2.0" || codec->since == "3.0") << codec->id;
     EXPECT_TRUE(codec->activation == "q8" || codec->activation == "f32") << codec->id;
   }
 }

@@ -52,6 +52,7 @@ Matrix open_dense(const Codec& codec, DType dtype, std::string_view name, uint64
   const Codec NAME = {                                                                             \
       ID,                                                                                          \
       1,                                                                                           \
+      "2.0",                                                                                       \
       SUMMARY,                                                                                     \
       "f32",                                                                                       \
       [](uint64_t rows, uint64_t cols, double) { return rows * cols * sizeof(STORED); },           \

@@ -182,17 +182,15 @@ EncodedMatrix encode(uint64_t rows, uint64_t cols, const RowSource& source, cons
 
 }  // namespace
 
-const Codec kMdcsrCodec = {"mdcsr",
-                           1,
-                           "sparse rows, 8-bit values and 8-bit column deltas: largest weights kept",
-                           "f32",
-                           stored_bytes<false>,
-                           encode<false>,
-                           open<false>,
+const Codec kMdcsrCodec = {"mdcsr",       1,
+                           "2.0",         "sparse rows, 8-bit values and 8-bit column deltas: largest weights kept",
+                           "f32",         stored_bytes<false>,
+                           encode<false>, open<false>,
                            decode_row};
 const Codec kMdcsrManifoldCodec = {
     "mdcsr_manifold",
     1,
+    "2.0",
     "as mdcsr, with a 16-bit prime index that refines each value: nearly lossless weights",
     "f32",
     stored_bytes<true>,

@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "codec/primes.h"
+#include "codec/test_util.h"
 #include "format/safetensors.h"
 #include "upg/error.h"
 

@@ -95,6 +95,7 @@ void decode_row(const Matrix& matrix, uint64_t row, float* out) {
   const Codec kTrellis##BITS##Codec = {                                                            \
       "trellis" #BITS,                                                                             \
       1,                                                                                           \
+      "3.0",                                                                                       \
       SUMMARY,                                                                                     \
       "q8",                                                                                        \
       [](uint64_t rows, uint64_t cols, double) { return trellis_bytes(BITS, rows, cols); },        \

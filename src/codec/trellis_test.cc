@@ -13,6 +13,7 @@
 #include "base/checked.h"
 #include "base/float16.h"
 #include "codec/primes.h"
+#include "codec/test_util.h"
 #include "format/safetensors.h"
 #include "upg/error.h"
 

@@ -120,7 +120,11 @@ class Compressor {
     EncodeOptions encode_options;
     encode_options.density = options_.density;
     encode_options.parallel = [&](uint64_t n, const std::function<void(uint64_t)>& f) {
-      pool_.each(n, [&](uint64_t i, unsigned) { f(i); });
+      pool_.each(n, [&](uint64_t i, unsigned worker) {
+        if (worker == 0)
+          report(tensor.name, weights_done_, weights_total_);  // an interruption need not wait for the tensor
+        f(i);
+      });
     };
     EncodedMatrix encoded;
     try {
@@ -170,12 +174,11 @@ class Compressor {
     plan.architecture = ConfigReader(checkpoint_.texts().config, checkpoint_.dir()).architecture();
     plan.producer = "upg " UPG_VERSION;
     plan.texts = checkpoint_.texts();
-    bool mdcsr_only = !stored.empty();
+    plan.version = "2.0";
     for (const Stored& s : stored) {
       plan.entries.push_back(s.plan);
-      mdcsr_only &= s.plan.codec.starts_with("mdcsr");
+      plan.version = std::max(plan.version, std::string(find_codec(s.plan.codec).since));
     }
-    plan.version = mdcsr_only ? "2.0" : "3.0";
     for (const TensorView& tensor : checkpoint_.tensors())
       if (!is_matrix(tensor))
         plan.entries.push_back({tensor.name,

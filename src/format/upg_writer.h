@@ -29,7 +29,7 @@ struct UpgPlanEntry {
 };
 
 struct UpgPlan {
-  std::string version = "3.0";  // "2.0" where every matrix is MdCSR
+  std::string version = "3.0";  // the newest that any of its codecs needs
   std::string architecture;
   std::string producer;
   ModelTexts texts;

@@ -76,6 +76,11 @@ Cache random_cache(std::string_view variant, uint64_t positions, uint64_t head_d
       cache.bytes.push_back(static_cast<std::byte>(half & 255));
       cache.bytes.push_back(static_cast<std::byte>(half >> 8));
       cache.value.push_back(f16_to_float(half));
+    } else if (variant == "f32") {
+      const float value = saturated ? 100 * normal : normal;
+      const auto* bytes = reinterpret_cast<const std::byte*>(&value);
+      cache.bytes.insert(cache.bytes.end(), bytes, bytes + sizeof value);
+      cache.value.push_back(value);
     } else if (variant == "int8") {
       if (i % head_dim == 0) cache.scale[p] = saturated ? 1.0f : (0.5f + std::abs(random.normal())) / 64;
       const float limited = std::clamp(normal * 40, -127.0f, 127.0f);

@@ -9,6 +9,7 @@
 #include "base/float16.h"
 #include "codec/codec_table.h"
 #include "codec/primes.h"
+#include "codec/test_util.h"
 #include "kernels/test_util.h"
 #include "upg/error.h"
 

@@ -1,12 +1,8 @@
 // The MdCSR matrix-vector kernels against the reference in double, over odd sizes, densities, bridges and tails.
-// UPG_PRINT_SPEED=1 also prints entries per second against a scalar loop.
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <limits>
 #include <random>
 #include <vector>
@@ -117,43 +113,6 @@ TEST_P(MdcsrKernel, BridgesContributeNothingEvenWhereXIsInfinite) {
       for (size_t c = 0; c < cols; c += 256) x[c] = 0.5f;
       ASSERT_EQ(encoded.components[0].shape[0], 2 * entries + 1);  // a bridge before each entry but the first
       expect_close(open_encoded(encoded), codec == &kMdcsrCodec ? isa().plain : isa().manifold, x);
-    }
-  }
-}
-
-void scalar(const GemvArgs& args) noexcept {
-  const MdcsrView& w = *static_cast<const MdcsrView*>(args.weights);
-  for (uint64_t r = args.row_begin; r < args.row_end; ++r) {
-    float sum = 0;
-    uint64_t column = 0;
-    for (uint64_t k = w.row_pointers[r]; k < w.row_pointers[r + 1]; ++k) {
-      column += w.delta_indices[k];
-      if (w.values[k] == kSkipValue) continue;
-      float v = w.values[k];
-      if (w.prime_indices != nullptr) v += w.prime_levels[w.prime_indices[k]];
-      sum += v * args.x[column];
-    }
-    args.y[r] = w.scales[r] * sum;
-  }
-}
-
-TEST_P(MdcsrKernel, SpeedIsPrintedOnRequest) {
-  if (std::getenv("UPG_PRINT_SPEED") == nullptr) GTEST_SKIP() << "set UPG_PRINT_SPEED=1";
-  const uint64_t size = 5120;
-  for (const Codec* codec : {&kMdcsrCodec, &kMdcsrManifoldCodec}) {
-    const EncodedMatrix encoded = random_matrix(*codec, size, size, 0.1, 1);
-    const Matrix matrix = open_encoded(encoded);
-    const std::vector<float> x = random_vector(size, 2);
-    std::vector<float> y(size);
-    for (GemvFn kernel : {GemvFn{scalar}, codec == &kMdcsrCodec ? isa().plain : isa().manifold}) {
-      double best = 1e9;
-      for (int round = 0; round < 20; ++round) {
-        const auto start = std::chrono::steady_clock::now();
-        kernel({matrix.layout.get(), &matrix, x.data(), {}, y.data(), 0, size});
-        best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-      }
-      std::printf("%s %s: %.2f Gentries/s\n", std::string(codec->id).c_str(), kernel == scalar ? "scalar" : isa().name,
-                  static_cast<double>(mdcsr_view(matrix).nnz) / best * 1e-9);
     }
   }
 }

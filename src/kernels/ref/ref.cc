@@ -114,7 +114,8 @@ void quantize_q8__ref(const QuantizeArgs& args) noexcept {
     const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
     int32_t sum = 0;
     for (uint64_t c = begin; c < begin + 32; ++c) {
-      const int8_t q = c < end ? static_cast<int8_t>(std::nearbyint(args.x[c] * inverse)) : int8_t{0};
+      const float rounded = c < end ? std::nearbyint(args.x[c] * inverse) : 0.0f;
+      const int8_t q = std::abs(rounded) <= 127 ? static_cast<int8_t>(rounded) : int8_t{0};  // NaN: any value will do
       args.q[c] = q;
       sum += q;
     }
