@@ -6,37 +6,12 @@
 #include <vector>
 
 #include "codec/mdcsr.h"
+#include "kernel_check.h"
 #include "upg/error.h"
-
-#define REQUIRE(condition) \
-  if (!(condition)) __builtin_trap()
 
 namespace {
 
-// Hands out the input piece by piece; zeros when it is used up.
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), size_(size) {}
-  size_t left() const { return size_; }
-  std::vector<std::byte> take(size_t size) {
-    std::vector<std::byte> out(size);
-    const size_t had = std::min(size, size_);
-    if (had != 0) std::memcpy(out.data(), data_, had);
-    data_ += had;
-    size_ -= had;
-    return out;
-  }
-  template <typename T>
-  T number() {
-    T value;
-    std::memcpy(&value, take(sizeof(T)).data(), sizeof(T));
-    return value;
-  }
-
- private:
-  const uint8_t* data_;
-  size_t size_;
-};
+using upg::fuzz::Input;
 
 void use(const upg::Matrix& matrix) {
   std::vector<float> row(matrix.cols);

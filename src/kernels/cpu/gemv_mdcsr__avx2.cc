@@ -5,17 +5,10 @@
 
 #include "codec/layout/mdcsr.h"
 #include "kernels/args.h"
+#include "kernels/cpu/lookup-inl.h"
 
 namespace upg::kernels {
 namespace {
-
-// table[a's low half], table[a's high half], table[b's low half], table[b's high half]
-inline __m128 lookup4(const float* table, uint64_t a, uint64_t b) {
-  __m128 v = _mm_load_ss(table + (a & 0xffffffff));
-  v = _mm_insert_ps(v, _mm_load_ss(table + (a >> 32)), 0x10);
-  v = _mm_insert_ps(v, _mm_load_ss(table + (b & 0xffffffff)), 0x20);
-  return _mm_insert_ps(v, _mm_load_ss(table + (b >> 32)), 0x30);
-}
 
 // Indices go through the stack in pairs, as half as many loads: on Zen 5 this beats vgatherdps (2.9 against 2.6
 // entries/ns at 10% of 5120 x 5120; a scalar loop with four accumulators 2.3).

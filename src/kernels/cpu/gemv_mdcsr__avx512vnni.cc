@@ -1,24 +1,14 @@
 // MdCSR times a float vector, 16 entries at a time: columns by a prefix sum over the deltas, then single loads from x.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // g++ 12's own intrinsics: _mm512_undefined_*
-#endif
 #include <immintrin.h>
 
 #include <cstdint>
 
 #include "codec/layout/mdcsr.h"
 #include "kernels/args.h"
+#include "kernels/cpu/lookup-inl.h"
 
 namespace upg::kernels {
 namespace {
-
-// table[a's low half], table[a's high half], table[b's low half], table[b's high half]
-inline __m128 lookup4(const float* table, uint64_t a, uint64_t b) {
-  __m128 v = _mm_load_ss(table + (a & 0xffffffff));
-  v = _mm_insert_ps(v, _mm_load_ss(table + (a >> 32)), 0x10);
-  v = _mm_insert_ps(v, _mm_load_ss(table + (b & 0xffffffff)), 0x20);
-  return _mm_insert_ps(v, _mm_load_ss(table + (b >> 32)), 0x30);
-}
 
 // Indices go through the stack in pairs. On Zen 5, 10% of 5120 x 5120: 3.0 entries/ns, vgatherdps 2.1, a scalar loop
 // with four accumulators 2.3; without any lookup 33. Not tried: vpermt2ps over windows of x, which should pay from
