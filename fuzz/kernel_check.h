@@ -46,9 +46,19 @@ class Input {
   size_t size_;
 };
 
-inline bool matches(std::string_view row, std::string_view wanted) {
-  return row.starts_with("any") ? wanted.ends_with(row.substr(3)) : row == wanted;
-}
+/// Components in exact allocations, `shift` bytes off alignment, so that the sanitizer sees any overrun or misaligned
+/// load. Must outlive the matrix opened from `views`.
+struct Parts {
+  Parts(const std::vector<EncodedMatrix::Component>& components, size_t shift) {
+    for (const auto& component : components) {
+      std::vector<std::byte>& bytes = storage.emplace_back(component.data.size() + shift);
+      if (!component.data.empty()) std::memcpy(bytes.data() + shift, component.data.data(), component.data.size());
+      views.push_back({component.suffix, component.dtype, component.shape, std::span(bytes).subspan(shift)});
+    }
+  }
+  std::vector<std::vector<std::byte>> storage;
+  std::vector<TensorView> views;
+};
 
 /// [rows, cols]
 inline std::vector<float> decode(const Matrix& matrix) {
@@ -60,7 +70,7 @@ inline std::vector<float> decode(const Matrix& matrix) {
 /// Panels come out with the bits of decode_row.
 inline void check_unpack(const Matrix& m, const std::vector<float>& dense) {
   for (const auto& row : kernels::unpack_kernels()) {
-    if (!matches(row.variant, m.codec->id) || !kernels::isa_available(row.isa)) continue;
+    if (!kernels::variant_matches(row.variant, m.codec->id) || !kernels::isa_available(row.isa)) continue;
     for (uint64_t panel = 0; panel * 16 < m.rows; ++panel) {
       std::vector<float> out(m.cols * 16, NAN);
       row.run({m.layout.get(), &m, panel, 0, m.cols, out.data()});
@@ -92,7 +102,7 @@ inline void check_products(const Matrix& m, const std::vector<float>& dense, con
   const double n = static_cast<double>(quantized ? blocks : m.cols) + 8;
   const std::string variant = std::string(m.codec->id) + "_" + std::string(m.codec->activation);
   for (const auto& row : kernels::gemv_kernels()) {
-    if (!matches(row.variant, variant) || !kernels::isa_available(row.isa)) continue;
+    if (!kernels::variant_matches(row.variant, variant) || !kernels::isa_available(row.isa)) continue;
     std::vector<float> y(m.rows, NAN);
     row.run({m.layout.get(), &m, x.data(), {q.data(), scale.data(), sum.data()}, y.data(), 0, m.rows});
     for (uint64_t r = 0; r < m.rows; ++r) {

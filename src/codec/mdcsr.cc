@@ -182,11 +182,13 @@ EncodedMatrix encode(uint64_t rows, uint64_t cols, const RowSource& source, cons
 
 }  // namespace
 
-const Codec kMdcsrCodec = {"mdcsr",       1,
-                           "2.0",         "sparse rows, 8-bit values and 8-bit column deltas: largest weights kept",
-                           "f32",         stored_bytes<false>,
-                           encode<false>, open<false>,
-                           decode_row};
+const Codec kMdcsrCodec = {
+    "mdcsr",       1,
+    "2.0",         "sparse rows, 8-bit values and 8-bit column deltas: largest weights kept",
+    "f32",         stored_bytes<false>,
+    encode<false>, open<false>,
+    decode_row,
+};
 const Codec kMdcsrManifoldCodec = {
     "mdcsr_manifold",
     1,
@@ -196,7 +198,8 @@ const Codec kMdcsrManifoldCodec = {
     stored_bytes<true>,
     encode<true>,
     open<true>,
-    decode_row};
+    decode_row,
+};
 
 void mdcsr_to_dense(const MdcsrView& view, float* out) {
   for (uint64_t row = 0; row < view.rows; ++row) decode_row_of(view, row, out + row * view.cols);

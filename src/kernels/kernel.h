@@ -27,6 +27,9 @@ struct Kernel {
 #include "kernels/ops.inc"
 #undef UPG_OP
 
+/// Whether a row's variant serves `wanted`: the same, or "any" followed by what `wanted` ends with.
+bool variant_matches(std::string_view row, std::string_view wanted);
+
 /// Whether this machine can run kernels of the instruction set, and if not, why.
 bool isa_available(std::string_view isa, std::string* why_not = nullptr);
 

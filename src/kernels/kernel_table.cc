@@ -32,11 +32,6 @@ std::vector<Kernel<Fn>> rows_of() {
   return rows;
 }
 
-bool variant_matches(std::string_view row, std::string_view wanted) {
-  if (row.starts_with("any")) return wanted.ends_with(row.substr(3));
-  return row == wanted;
-}
-
 std::vector<std::string> forced() {
   std::vector<std::string> names;
   const char* value = std::getenv("UPG_FORCE_KERNEL");
@@ -91,6 +86,11 @@ const Kernel<Fn>& select(std::span<const Kernel<Fn>> list, std::string_view vari
 #define UPG_OP(op, Fn) template const Kernel<Fn>& select<Fn>(std::span<const Kernel<Fn>>, std::string_view);
 #include "kernels/ops.inc"
 #undef UPG_OP
+
+bool variant_matches(std::string_view row, std::string_view wanted) {
+  if (row.starts_with("any")) return wanted.ends_with(row.substr(3));
+  return row == wanted;
+}
 
 bool isa_available(std::string_view isa, std::string* why_not) {
   if (isa == "ref") return true;

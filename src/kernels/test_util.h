@@ -19,11 +19,6 @@ inline constexpr double kRounding = 0x1p-24;    // relative error of one float o
 inline constexpr double kUnderflow = 0x1p-149;  // absolute error of one float operation whose result is subnormal
 inline constexpr float kPoison = -7.75e22f;     // stands where nothing may be written
 
-/// "any" at the start of a row's variant stands for every codec.
-inline bool variant_matches(std::string_view row, std::string_view wanted) {
-  return row.starts_with("any") ? wanted.ends_with(row.substr(3)) : row == wanted;
-}
-
 /// The rows that this machine can run, the reference included.
 template <typename Fn>
 std::vector<Kernel<Fn>> runnable(std::span<const Kernel<Fn>> list) {

@@ -23,21 +23,24 @@
 
 using namespace upg;
 
-// words [tiles][bits][16], table [2][16] -> levels [tiles][16][32]; one thread a lane. The scalar definition.
+// One lane of a tile, as the layout defines it: words 16 apart, table [2][16] -> levels [32].
+__host__ __device__ void decode_lane(const uint32_t* words, const int8_t* table, unsigned bits, int8_t* levels) {
+  unsigned previous = trellis_code(words, 16, bits, 3, 7);
+  for (unsigned nibble = 0; nibble < 8; ++nibble) {
+    for (unsigned plane = 0; plane < kTrellisPlanes; ++plane) {
+      const unsigned code = trellis_code(words, 16, bits, plane, nibble);
+      levels[trellis_column(plane, nibble)] = table[16 * (previous & 1) + code];
+      previous = code;
+    }
+  }
+}
+
+// words [tiles][bits][16] -> levels [tiles][16][32]; one thread a lane.
 __global__ void decode_scalar(const uint32_t* words, const int8_t* table, unsigned bits, unsigned tiles,
                               int8_t* levels) {
   const unsigned lane = (blockIdx.x * blockDim.x + threadIdx.x) % 16;
   const unsigned tile = (blockIdx.x * blockDim.x + threadIdx.x) / 16;
-  if (tile >= tiles) return;
-  const uint32_t* w = words + tile * bits * 16 + lane;
-  unsigned previous = trellis_code(w, 16, bits, 3, 7);
-  for (unsigned nibble = 0; nibble < 8; ++nibble) {
-    for (unsigned plane = 0; plane < kTrellisPlanes; ++plane) {
-      const unsigned code = trellis_code(w, 16, bits, plane, nibble);
-      levels[(tile * 16 + lane) * 32 + trellis_column(plane, nibble)] = table[16 * (previous & 1) + code];
-      previous = code;
-    }
-  }
+  if (tile < tiles) decode_lane(words + tile * bits * 16 + lane, table, bits, levels + (tile * 16 + lane) * 32);
 }
 
 // The same for 3 bits by PRMT: a word's 16-bit half selects four bytes from the 8 entries of each state, and a mask
@@ -89,17 +92,10 @@ int main() {
     for (unsigned h = 0; h < (1u << bits); ++h) table[1][h] = static_cast<int8_t>(-table[0][(1u << bits) - 1 - h]);
 
     std::vector<int8_t> expected(tiles * 512);
-    for (unsigned t = 0; t < tiles; ++t) {
-      for (unsigned lane = 0; lane < 16; ++lane) {
-        const uint32_t* w = words.data() + t * bits * 16 + lane;
-        unsigned previous = trellis_code(w, 16, bits, 3, 7);
-        for (unsigned i = 0; i < 32; ++i) {
-          const unsigned code = trellis_code(w, 16, bits, i % 4, i / 4);
-          expected[(t * 16 + lane) * 32 + trellis_column(i % 4, i / 4)] = table[previous & 1][code];
-          previous = code;
-        }
-      }
-    }
+    for (unsigned t = 0; t < tiles; ++t)
+      for (unsigned lane = 0; lane < 16; ++lane)
+        decode_lane(words.data() + t * bits * 16 + lane, table[0], bits, expected.data() + (t * 16 + lane) * 32);
+
     uint32_t* device_words;
     int8_t *device_table, *device_levels;
     CHECK(cudaMalloc(&device_words, words.size() * 4));

@@ -3,29 +3,21 @@
 #pragma once
 
 #include "kernels/args.h"
+#include "kernels/cpu/element-inl.h"
 #include "kernels/cpu/exp-inl.h"
 
 namespace upg::kernels {
 namespace {
 
-struct F16Cache {
-  static constexpr uint64_t kBytes = 2;
-  static V get(const unsigned char* p) { return f16(load16(p)); }
-  static V get(const unsigned char* p, uint64_t n) { return f16(load16(p, n)); }
+struct Unscaled {
   static float scale(const float*, uint64_t) { return 1.0f; }
 };
-struct F32Cache {
-  static constexpr uint64_t kBytes = 4;
-  static V get(const unsigned char* p) { return load(reinterpret_cast<const float*>(p)); }
-  static V get(const unsigned char* p, uint64_t n) { return load(reinterpret_cast<const float*>(p), n); }
-  static float scale(const float*, uint64_t) { return 1.0f; }
-};
-struct Int8Cache {
-  static constexpr uint64_t kBytes = 1;
-  static V get(const unsigned char* p) { return int8(load8(p)); }
-  static V get(const unsigned char* p, uint64_t n) { return int8(load8(p, n)); }
+struct Scaled {
   static float scale(const float* scales, uint64_t position) { return scales[position]; }
 };
+struct F32Cache : F32Element, Unscaled {};
+struct F16Cache : F16Element, Unscaled {};
+struct Int8Cache : Int8Element, Scaled {};
 
 // Scores of kHeads heads, from head g on, at every position.
 template <typename Cache, unsigned kHeads>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/args.h"
+#include "kernels/cpu/element-inl.h"
 #include "kernels/cpu/exp-inl.h"
 
 namespace upg::kernels {
@@ -65,23 +66,6 @@ inline void quantize(const QuantizeArgs& args) {
     args.sum[begin / 32] = total;
   }
 }
-
-// How each dense codec's elements become V: whole vectors and the last n of a row.
-struct Bf16Element {
-  static constexpr uint64_t kBytes = 2;
-  static V get(const unsigned char* p) { return bf16(load16(p)); }
-  static V get(const unsigned char* p, uint64_t n) { return bf16(load16(p, n)); }
-};
-struct F16Element {
-  static constexpr uint64_t kBytes = 2;
-  static V get(const unsigned char* p) { return f16(load16(p)); }
-  static V get(const unsigned char* p, uint64_t n) { return f16(load16(p, n)); }
-};
-struct F32Element {
-  static constexpr uint64_t kBytes = 4;
-  static V get(const unsigned char* p) { return load(reinterpret_cast<const float*>(p)); }
-  static V get(const unsigned char* p, uint64_t n) { return load(reinterpret_cast<const float*>(p), n); }
-};
 
 // kRows rows at once: each load of x serves them all.
 template <typename Element, unsigned kRows>
