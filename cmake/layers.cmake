@@ -58,6 +58,8 @@ function(upg_library name)
                         PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::XXHASH)
 endfunction()
 
-# The same bits on every machine: no fused multiply-add where the clones of one function must agree.
-set_source_files_properties(${PROJECT_SOURCE_DIR}/src/codec/trellis_search.cc PROPERTIES
-                            COMPILE_OPTIONS "-O3;-ffp-contract=off;-fno-math-errno;-fno-trapping-math")
+# The same bits on every machine and in every clone of a function: no fused multiply-add that the source does not name.
+set_source_files_properties(${PROJECT_SOURCE_DIR}/src/codec/mdcsr.cc ${PROJECT_SOURCE_DIR}/src/codec/int8.cc
+                            PROPERTIES COMPILE_OPTIONS "-ffp-contract=off")
+set_source_files_properties(${PROJECT_SOURCE_DIR}/src/codec/trellis_search.cc ${PROJECT_SOURCE_DIR}/src/codec/feedback.cc
+                            PROPERTIES COMPILE_OPTIONS "-O3;-ffp-contract=off;-fno-math-errno;-fno-trapping-math")

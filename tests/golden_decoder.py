@@ -3,7 +3,9 @@
 
   golden_decoder.py check FILE...     decode each codec tensor set and compare bit for bit with `expected`
   golden_decoder.py write-mdcsr DIR   write mdcsr_v1.safetensors and mdcsr_manifold_v1.safetensors
-  golden_decoder.py write-trellis DIR write trellis2_v1.safetensors, trellis3_... and trellis4_...
+  golden_decoder.py write-trellis DIR write trellis2_v2.safetensors, trellis3_... and trellis4_...
+  golden_decoder.py write-residual DIR the same with residuals: trellis2_residual_v2.safetensors, ...
+  golden_decoder.py write-int8 DIR    write int8_v1.safetensors
 
 A golden file holds weight.<part> tensors and `expected`, F32 [rows, cols]. Committed files are added to, never rewritten.
 """
@@ -111,8 +113,8 @@ def decode_trellis(parts, rows, cols):
     else:
         planes = [nibbles[:, :, w] for w in range(4)]
     chain = np.stack(planes, axis=-1).reshape(panels, blocks, 16, 32).astype(np.int64)  # position 4 n + p
-    state = np.roll(chain, 1, axis=-1) & 1
-    levels = trellis_tables(parts["codebook"])[state, chain]
+    back = [np.roll(chain, places, axis=-1) & 1 for places in (1, 2, 3)]
+    levels = trellis_tables(parts["codebook"])[back[1], chain ^ back[0] ^ back[2]]
     scales = parts["block_scales"]
     index = np.concatenate([scales & 15, scales >> 4], axis=-1)  # [panels, blocks, 16]
     steps = parts["steps"].astype(np.float32)[index]
@@ -124,7 +126,27 @@ def decode_trellis(parts, rows, cols):
     n, p = np.divmod(np.arange(32), 4)
     dense = np.zeros((panels, 16, blocks, 32), dtype=np.float32)
     dense[..., 8 * p + 4 * (n & 1) + (n >> 1)] = weights.transpose(0, 2, 1, 3)
-    return dense.reshape(panels * 16, blocks * 32)[:rows, :cols]
+    dense = dense.reshape(panels * 16, blocks * 32)[:rows, :cols]
+    if "residual_values" in parts:
+        residual = {name.removeprefix("residual_"): part for name, part in parts.items() if name.startswith("residual_")}
+        entry = has_entry(residual, rows, cols)
+        dense[entry] += decode_mdcsr(residual, rows, cols)[entry]  # float32 + float32
+    return dense
+
+
+def has_entry(parts, rows, cols):
+    mask = np.zeros((rows, cols), dtype=bool)
+    for row in range(rows):
+        begin, end = int(parts["row_pointers"][row]), int(parts["row_pointers"][row + 1])
+        columns = np.cumsum(parts["delta_indices"][begin:end].astype(np.int64))
+        mask[row, columns[parts["values"][begin:end] != -128]] = True
+    return mask
+
+
+def decode_int8(parts, rows, cols):
+    weights = parts["scales"][:, None] * parts["values"].astype(np.float32)
+    assert weights.dtype == np.float32 and weights.shape == (rows, cols)
+    return weights
 
 
 DECODERS = {
@@ -133,6 +155,7 @@ DECODERS = {
     "trellis2": decode_trellis,
     "trellis3": decode_trellis,
     "trellis4": decode_trellis,
+    "int8": decode_int8,
 }
 
 
@@ -250,7 +273,7 @@ def random_trellis(k, rows, cols, random):
                 for position, column in enumerate(CHAIN):
                     if 32 * block + column >= cols:
                         continue
-                    level = table[codes[position - 1] & 1, codes[position]]
+                    level = table[codes[position - 2] & 1, codes[position] ^ ((codes[position - 1] ^ codes[position - 3]) & 1)]
                     # Exact in float64; the sign of a zero as in a product of floats.
                     weight = np.float64(level) * np.float64(parts["steps"][step]) * np.float64(scale) * 2.0**-15
                     expected[row, 32 * block + column] = weight
@@ -263,15 +286,69 @@ def write_trellis(folder):
         parts, expected = random_trellis(k, 37, 75, random)
         tensors = {f"weight.{suffix}": array for suffix, array in parts.items()}
         tensors["expected"] = expected
-        metadata = {"codec": f"trellis{k}", "version": "1"}
-        write_safetensors(pathlib.Path(folder) / f"trellis{k}_v1.safetensors", tensors, metadata, {"weight.row_scales"})
+        metadata = {"codec": f"trellis{k}", "version": "2"}
+        write_safetensors(pathlib.Path(folder) / f"trellis{k}_v2.safetensors", tensors, metadata, {"weight.row_scales"})
+
+
+def write_residual(folder):
+    random = np.random.default_rng(20240609)
+    rows, cols = 19, 640
+    for k in (2, 3, 4):
+        parts, _ = random_trellis(k, rows, cols, random)
+        parts["steps"][5] = 0  # zeros of both signs, also below entries
+        base = decode_trellis(parts, rows, cols)
+        present = random.random((rows, cols)) < 0.02
+        present[7] = False
+        present[8] = False
+        present[8, [0, 300, 639]] = True  # bridges
+        values = np.where(random.random((rows, cols)) < 0.1, 0, random.integers(-127, 128, (rows, cols)))
+        scales = (random.standard_normal(rows) * 0.01).astype(np.float32)
+        scales[[2, 3]] = [1e30, 1e-38]
+        stored, deltas, pointers = [], [], [0]
+        expected = base.copy()
+        for row in range(rows):
+            column = 0
+            for target in np.flatnonzero(present[row]):
+                while target - column > 255:
+                    stored.append(-128)
+                    deltas.append(255)
+                    column += 255
+                stored.append(int(values[row, target]))
+                deltas.append(int(target - column))
+                column = target
+                expected[row, target] = base[row, target] + scales[row] * np.float32(values[row, target])
+            pointers.append(len(stored))
+        assert expected.dtype == np.float32
+        parts["residual_values"] = np.array(stored, dtype=np.int8)
+        parts["residual_delta_indices"] = np.array(deltas, dtype=np.uint8)
+        parts["residual_row_pointers"] = np.array(pointers, dtype=np.uint32)
+        parts["residual_scales"] = scales
+        tensors = {f"weight.{suffix}": array for suffix, array in parts.items()}
+        tensors["expected"] = expected
+        metadata = {"codec": f"trellis{k}", "version": "2"}
+        path = pathlib.Path(folder) / f"trellis{k}_residual_v2.safetensors"
+        write_safetensors(path, tensors, metadata, {"weight.row_scales"})
+
+
+def write_int8(folder):
+    random = np.random.default_rng(20240610)
+    rows, cols = 19, 45
+    values = random.integers(-127, 128, (rows, cols)).astype(np.int8)
+    values[2] = 0
+    values[3, :2] = [-127, 127]
+    scales = (random.standard_normal(rows) * 0.01).astype(np.float32)
+    scales[[0, 1, 3, 4]] = [0, 2.0**-149, 2.0**121 - 2.0**97, -1e-40]
+    expected = np.array([[np.float32(s) * np.float32(v) for v in row] for s, row in zip(scales, values)], dtype=np.float32)
+    tensors = {"weight.values": values, "weight.scales": scales, "expected": expected}
+    write_safetensors(pathlib.Path(folder) / "int8_v1.safetensors", tensors, {"codec": "int8", "version": "1"})
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check").add_argument("files", nargs="+")
-    writers = {"write-mdcsr": write_mdcsr, "write-trellis": write_trellis}
+    writers = {"write-mdcsr": write_mdcsr, "write-trellis": write_trellis, "write-residual": write_residual,
+               "write-int8": write_int8}
     for command in writers:
         commands.add_parser(command).add_argument("folder")
     options = parser.parse_args()

@@ -20,6 +20,8 @@ nlohmann::ordered_json to_json(const ModelReport& report) {
                                  {"file_bytes", report.file_bytes},
                                  {"bits_per_weight", report.bits_per_weight},
                                  {"ratio_fp32", report.ratio_fp32}};
+  if (report.predicted_loss) json["predicted_loss"] = *report.predicted_loss;
+  if (report.measured_loss) json["measured_loss"] = *report.measured_loss;
   json["tensors"] = nlohmann::ordered_json::array();
   for (const TensorReport& t : report.tensors) {
     nlohmann::ordered_json tensor = {{"name", t.name},
@@ -28,6 +30,7 @@ nlohmann::ordered_json to_json(const ModelReport& report) {
                                      {"bytes", t.bytes},
                                      {"bits_per_weight", t.bits_per_weight}};
     if (t.relative_error) tensor["relative_error"] = *t.relative_error;
+    if (t.predicted_loss) tensor["predicted_loss"] = *t.predicted_loss;
     json["tensors"].push_back(std::move(tensor));
   }
   return json;
@@ -40,6 +43,11 @@ void print_totals(const ModelReport& report) {
   fmt::print("{:<18}{} ({})\n", "file bytes", report.file_bytes, human_bytes(report.file_bytes));
   fmt::print("{:<18}{:.4f}\n", "bits per weight", report.bits_per_weight);
   fmt::print("{:<18}{:.3f} to 1\n", "ratio to float32", report.ratio_fp32);
+  if (report.predicted_loss)
+    fmt::print("{:<18}{:.4f} (KL divergence a token, by the tensors' sensitivities to plain 3-bit rounding)\n",
+               "predicted loss", *report.predicted_loss);
+  if (report.measured_loss)
+    fmt::print("{:<18}{:.4f} (on calibration text held out)\n", "measured loss", *report.measured_loss);
 }
 
 void print_tensors(const ModelReport& report) {
@@ -75,7 +83,7 @@ void print_codecs(const ModelReport& report) {
 
 void add_compress(CLI::App& command) {
   struct Options {
-    std::string source, target, calibrate = "none";
+    std::string source, target, calibrate = "default";
     double ratio = 10, bits = 0;
     uint64_t bytes = 0;
     bool json = false;
@@ -90,8 +98,9 @@ void add_compress(CLI::App& command) {
   auto* bits = command.add_option("--bits", o->bits, "Bits of weight data per parameter, at most")
                    ->excludes(ratio)
                    ->excludes(bytes);
-  command.add_option("--calibrate", o->calibrate, "Calibration text; this version compresses without: none")
-      ->check(CLI::IsMember({"none"}));
+  command.add_option("--calibrate", o->compress.calibrate,
+                     "Text file to calibrate on; default: the bundled mixed text; none: round without [default]");
+  command.add_option("--calibration-tokens", o->compress.calibration_tokens, "How many tokens of it [65536]");
   command.add_option("--codec", o->compress.codec, "One codec for every matrix instead of a mix that meets the aim")
       ->excludes(ratio)
       ->excludes(bytes)

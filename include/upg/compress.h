@@ -20,6 +20,11 @@ struct CompressOptions {
 
   std::string codec;     // one codec for every matrix, by id; empty: a mix that meets the aim
   double density = 0.1;  // sparse codecs: share of weights kept
+  // The text that the model is run on, to learn which errors matter: a path, "default" for the bundled mixed text, or
+  // "none" to round the weights without.
+  std::string calibrate = "default";
+  uint64_t calibration_tokens = 65536;  // of that text, in windows spread over all of it
+
   unsigned threads = 0;  // 0: one for each processor the process may use
   Progress progress;
 };

@@ -18,6 +18,7 @@ struct TensorReport {
   uint64_t bytes = 0;                    // all that is stored for it: codes, scales, tables
   double bits_per_weight = 0;            // 8 * bytes / elements
   std::optional<double> relative_error;  // ||decoded - original|| / ||original||, where recorded
+  std::optional<double> predicted_loss;  // nats of KL divergence that its error costs; known when it is compressed
 };
 
 struct ModelReport {
@@ -30,6 +31,9 @@ struct ModelReport {
   uint64_t file_bytes = 0;     // with configuration, tokenizer and header
   double bits_per_weight = 0;  // 8 * weight_bytes / parameters
   double ratio_fp32 = 0;       // 4 * parameters / weight_bytes
+  // Nats of KL divergence a token from the original's predictions, known when it is compressed with calibration: the
+  // sum of the tensors', and as measured on calibration text that was held out.
+  std::optional<double> predicted_loss, measured_loss;
 };
 
 /// `path` is a UPG file or a checkpoint directory. Throws Error.

@@ -41,4 +41,9 @@ const TensorView& require_part(std::string_view name, std::span<const TensorView
   return *part;
 }
 
+void require_aligned(std::string_view name, const TensorView& part) {
+  if (reinterpret_cast<uintptr_t>(part.data.data()) % dtype_info(part.dtype).bytes != 0)
+    fail(ErrorCode::kInvalidFile, "{}.{}: is not aligned to its element size in the file", name, part.name);
+}
+
 }  // namespace upg

@@ -38,6 +38,8 @@ struct EncodedMatrix {
   uint64_t rows = 0;
   uint64_t cols = 0;
   std::vector<Component> components;
+  /// Sum over rows of (original - decoded) H (original - decoded)^T, H the damped moments, where the encoder used them.
+  double weighted_error = 0;
 
   uint64_t bytes() const;
 };
@@ -46,9 +48,23 @@ struct EncodedMatrix {
 /// once.
 using RowSource = std::function<void(uint64_t row, std::span<float> out)>;
 
+/// Calls f(0) ... f(n - 1), perhaps side by side.
+using ForEach = std::function<void(uint64_t n, const std::function<void(uint64_t)>& f)>;
+
+/// Second moments of a linear layer's input x [cols]: E[x x^T].
+struct Moments {
+  uint64_t cols = 0;
+  std::vector<float> values;  // [cols, cols], symmetric; only the lower triangle is read
+};
+
 struct EncodeOptions {
   double density = 0.1;  // sparse codecs: share of weights kept
-  std::function<void(uint64_t n, const std::function<void(uint64_t)>&)> parallel;  // calls f(0..n-1); empty: serially
+  /// Of the input: error counts by what it does to the product. nullptr: every weight alike. Not all codecs make use
+  /// of them.
+  const Moments* moments = nullptr;
+  double damping = 0.01;  // added to their diagonal, in units of its mean
+  uint64_t residual_bytes = 0;  // trellis codecs: at most so many for a residual plane of outliers; 0: none
+  ForEach parallel{};           // empty: serially
 
   /// f(0) ... f(n - 1), in no particular order.
   void for_each(uint64_t n, const std::function<void(uint64_t)>& f) const {
@@ -75,6 +91,8 @@ struct Codec {
 
   /// One row to float: out [cols]. The definition of what the stored bytes mean; bit-exact on every platform.
   void (*decode_row)(const Matrix& matrix, uint64_t row, float* out);
+
+  bool uses_moments = false;  // encode() makes use of EncodeOptions::moments
 };
 
 /// Opens an encoded matrix in place: for tests, and for engines that encode in memory.
@@ -86,5 +104,7 @@ const TensorView& require_part(std::string_view name, std::span<const TensorView
                                DType dtype, std::span<const uint64_t> shape);
 /// The same where the part may be absent: nullptr.
 const TensorView* find_part(std::span<const TensorView> parts, std::string_view suffix);
+/// Throws Error(kInvalidFile) naming matrix and part where its data are not aligned to its elements.
+void require_aligned(std::string_view name, const TensorView& part);
 
 }  // namespace upg

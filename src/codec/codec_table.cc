@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "codec/dense.h"
+#include "codec/int8.h"
 #include "codec/mdcsr.h"
 #include "codec/trellis.h"
 
@@ -14,7 +15,7 @@ namespace upg {
 namespace {
 
 constexpr const Codec* kCodecs[] = {
-    &kTrellis2Codec,      &kTrellis3Codec, &kTrellis4Codec, &kMdcsrCodec,
+    &kTrellis2Codec,      &kTrellis3Codec, &kTrellis4Codec, &kInt8Codec, &kMdcsrCodec,
     &kMdcsrManifoldCodec, &kBf16Codec,     &kF16Codec,      &kF32Codec,
 };
 

@@ -29,13 +29,8 @@ const T* aligned_data(const TensorView& part, std::vector<T>& copy) {
   return copy.data();
 }
 
-const TensorView& require_list(std::string_view name, std::span<const TensorView> parts, std::string_view suffix,
-                               DType dtype, uint64_t length) {
-  return require_part(name, parts, suffix, dtype, std::array{length});
-}
-
-// Names the first broken entry of a row that check_row found wanting.
-[[noreturn]] void fail_row(std::string_view name, const MdcsrView& view, uint64_t row) {
+// `stem` and a part's suffix are the part's name. Names the first broken entry of a row that check_row found wanting.
+[[noreturn]] void fail_row(std::string_view stem, const MdcsrView& view, uint64_t row) {
   uint64_t column = 0;
   const uint64_t begin = view.row_pointers[row];
   for (uint64_t k = begin; k < view.row_pointers[row + 1]; ++k) {
@@ -44,15 +39,15 @@ const TensorView& require_list(std::string_view name, std::span<const TensorView
     column += delta;
     if (column >= view.cols)
       fail(ErrorCode::kInvalidFile,
-           "{}.delta_indices: entry {} takes row {} to column {}, but the matrix has {} columns", name, k, row, column,
+           "{}delta_indices: entry {} takes row {} to column {}, but the matrix has {} columns", stem, k, row, column,
            view.cols);
     if (bridge && delta != kSkipDelta)
-      fail(ErrorCode::kInvalidFile,
-           "{}.values: entry {} (row {}) is -128, which is reserved for a delta of 255, not {}", name, k, row, delta);
+      fail(ErrorCode::kInvalidFile, "{}values: entry {} (row {}) is -128, which is reserved for a delta of 255, not {}",
+           stem, k, row, delta);
     if (delta == 0 && k != begin && view.values[k - 1] != kSkipValue)
-      fail(ErrorCode::kInvalidFile, "{}.delta_indices: entry {} gives column {} of row {} twice", name, k, column, row);
+      fail(ErrorCode::kInvalidFile, "{}delta_indices: entry {} gives column {} of row {} twice", stem, k, column, row);
     if (view.prime_indices != nullptr && view.prime_indices[k] >= kPrimeCount)
-      fail(ErrorCode::kInvalidFile, "{}.prime_indices: entry {} (row {}) is {}, must be below {}", name, k, row,
+      fail(ErrorCode::kInvalidFile, "{}prime_indices: entry {} (row {}) is {}, must be below {}", stem, k, row,
            view.prime_indices[k], kPrimeCount);
   }
   UPG_CHECK(false);  // check_row and this function disagree
@@ -86,21 +81,21 @@ bool check_row(const MdcsrView& view, uint64_t begin, uint64_t end) {
   return broken == 0 && (begin == end || last_column < view.cols);
 }
 
-void check_view(std::string_view name, const MdcsrView& view) {
+void check_view(std::string_view stem, const MdcsrView& view) {
   if (view.row_pointers[0] != 0)
-    fail(ErrorCode::kInvalidFile, "{}.row_pointers: starts with {}, must start with 0", name, view.row_pointers[0]);
+    fail(ErrorCode::kInvalidFile, "{}row_pointers: starts with {}, must start with 0", stem, view.row_pointers[0]);
   for (uint64_t row = 0; row < view.rows; ++row)
     if (view.row_pointers[row + 1] < view.row_pointers[row])
-      fail(ErrorCode::kInvalidFile, "{}.row_pointers: falls from {} to {} after row {}", name, view.row_pointers[row],
+      fail(ErrorCode::kInvalidFile, "{}row_pointers: falls from {} to {} after row {}", stem, view.row_pointers[row],
            view.row_pointers[row + 1], row);
   if (view.row_pointers[view.rows] != view.nnz)
-    fail(ErrorCode::kInvalidFile, "{}.row_pointers: ends with {}, must end with the number of values, {}", name,
+    fail(ErrorCode::kInvalidFile, "{}row_pointers: ends with {}, must end with the number of values, {}", stem,
          view.row_pointers[view.rows], view.nnz);
   for (uint64_t row = 0; row < view.rows; ++row) {
     if (!(std::abs(view.scales[row]) <= kMdcsrMaxScale))
-      fail(ErrorCode::kInvalidFile, "{}.scales: row {} has the scale {}, must be finite and at most {} in magnitude",
-           name, row, view.scales[row], kMdcsrMaxScale);
-    if (!check_row(view, view.row_pointers[row], view.row_pointers[row + 1])) fail_row(name, view, row);
+      fail(ErrorCode::kInvalidFile, "{}scales: row {} has the scale {}, must be finite and at most {} in magnitude",
+           stem, row, view.scales[row], kMdcsrMaxScale);
+    if (!check_row(view, view.row_pointers[row], view.row_pointers[row + 1])) fail_row(stem, view, row);
   }
 }
 
@@ -117,36 +112,8 @@ Matrix open(std::string_view name, uint64_t rows, uint64_t cols, std::span<const
     if (find_part(parts, parts[i].name) != &parts[i])
       fail(ErrorCode::kInvalidFile, "{}.{}: is there twice", name, parts[i].name);
   }
-  if (cols > kMdcsrMaxCols)
-    fail(ErrorCode::kInvalidFile, "{}: has {} columns; MdCSR allows at most {}", name, cols, kMdcsrMaxCols);
-  const auto pointer_count = checked_add(rows, 1);
-  if (!pointer_count) fail(ErrorCode::kInvalidFile, "{}: {} rows are too many", name, rows);
-
-  // The number of entries is known from `values` alone; all else must agree with it.
-  const TensorView* first = find_part(parts, "values");
-  const uint64_t nnz = first != nullptr && first->shape.size() == 1 ? first->shape[0] : 0;
-  const TensorView& values = require_list(name, parts, "values", DType::kI8, nnz);
-  const TensorView& deltas = require_list(name, parts, "delta_indices", DType::kU8, nnz);
-  const TensorView& pointers = require_list(name, parts, "row_pointers", DType::kU32, *pointer_count);
-  const TensorView& scales = require_list(name, parts, "scales", DType::kF32, rows);
-
-  auto layout = std::make_shared<MdcsrLayout>();
-  MdcsrView& view = layout->view;
-  view.rows = rows;
-  view.cols = cols;
-  view.nnz = nnz;
-  view.values = values.as<int8_t>();
-  view.delta_indices = deltas.as<uint8_t>();
-  view.row_pointers = aligned_data(pointers, layout->row_pointers);
-  view.scales = aligned_data(scales, layout->scales);
-  if constexpr (kManifold) {
-    const TensorView& primes = require_list(name, parts, "prime_indices", DType::kU16, nnz);
-    view.prime_indices = aligned_data(primes, layout->prime_indices);
-    view.prime_levels = manifold_half_levels();
-  }
-  check_view(name, view);
   return {kManifold ? &kMdcsrManifoldCodec : &kMdcsrCodec, rows, cols,
-          std::shared_ptr<const void>(layout, &layout->view)};
+          mdcsr::open_view(name, "", kManifold, rows, cols, parts)};
 }
 
 // Calls visit(column, weight) for the contributing entries of a row. Two float steps, each rounded; see the layout
@@ -200,6 +167,49 @@ const Codec kMdcsrManifoldCodec = {
     open<true>,
     decode_row,
 };
+
+namespace mdcsr {
+
+std::shared_ptr<const MdcsrView> open_view(std::string_view name, std::string_view prefix, bool manifold, uint64_t rows,
+                                           uint64_t cols, std::span<const TensorView> parts) {
+  if (cols > kMdcsrMaxCols)
+    fail(ErrorCode::kInvalidFile, "{}: has {} columns; MdCSR allows at most {}", name, cols, kMdcsrMaxCols);
+  const auto pointer_count = checked_add(rows, 1);
+  if (!pointer_count) fail(ErrorCode::kInvalidFile, "{}: {} rows are too many", name, rows);
+  const auto require_list = [&](std::string_view suffix, DType dtype, uint64_t length) -> const TensorView& {
+    return require_part(name, parts, std::string(prefix) + std::string(suffix), dtype, std::array{length});
+  };
+
+  // The number of entries is known from `values` alone; all else must agree with it.
+  const TensorView* first = find_part(parts, std::string(prefix) + "values");
+  const uint64_t nnz = first != nullptr && first->shape.size() == 1 ? first->shape[0] : 0;
+  const TensorView& values = require_list("values", DType::kI8, nnz);
+  const TensorView& deltas = require_list("delta_indices", DType::kU8, nnz);
+  const TensorView& pointers = require_list("row_pointers", DType::kU32, *pointer_count);
+  const TensorView& scales = require_list("scales", DType::kF32, rows);
+
+  auto layout = std::make_shared<MdcsrLayout>();
+  MdcsrView& view = layout->view;
+  view.rows = rows;
+  view.cols = cols;
+  view.nnz = nnz;
+  view.values = values.as<int8_t>();
+  view.delta_indices = deltas.as<uint8_t>();
+  view.row_pointers = aligned_data(pointers, layout->row_pointers);
+  view.scales = aligned_data(scales, layout->scales);
+  if (manifold) {
+    view.prime_indices = aligned_data(require_list("prime_indices", DType::kU16, nnz), layout->prime_indices);
+    view.prime_levels = manifold_half_levels();
+  }
+  check_view(fmt::format("{}.{}", name, prefix), view);
+  return std::shared_ptr<const MdcsrView>(layout, &layout->view);
+}
+
+void add_row(const MdcsrView& view, uint64_t row, float* out) {
+  for_each_weight(view, row, [&](uint64_t column, float weight) { out[column] += weight; });
+}
+
+}  // namespace mdcsr
 
 void mdcsr_to_dense(const MdcsrView& view, float* out) {
   for (uint64_t row = 0; row < view.rows; ++row) decode_row_of(view, row, out + row * view.cols);

@@ -1,5 +1,5 @@
-// MdCSR encoding: exact selection of the largest weights by radix histograms over a row source, then rounding.
-// Holds histograms and the output, never the matrix.
+// MdCSR encoding: exact selection of the largest weights by radix histograms over a row source, then rounding; it holds
+// histograms and the output, never the matrix. And the stored form of entries that somebody else selected.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -36,6 +36,25 @@ struct Entries {
   std::vector<uint8_t> deltas;
   std::vector<uint16_t> primes;
 };
+
+// Entries that bring the column within one delta of an entry `gap` columns on.
+uint64_t bridges(uint64_t gap) { return gap == 0 ? 0 : (gap - 1) / kSkipDelta; }
+
+void check_entry_count(double entries) {
+  if (entries > static_cast<double>(kMdcsrMaxEntries))
+    fail(ErrorCode::kInvalidArgument,
+         "the matrix would have {:.0f} MdCSR entries, but its 32-bit row pointers allow {}; lower the density or "
+         "split it",
+         entries, kMdcsrMaxEntries);
+}
+
+template <typename T>
+EncodedMatrix::Component component(std::string suffix, DType dtype, std::span<const T> data) {
+  EncodedMatrix::Component result{std::move(suffix), dtype, {data.size()}, {}};
+  result.data.resize(data.size_bytes());
+  if (!data.empty()) std::memcpy(result.data.data(), data.data(), data.size_bytes());
+  return result;
+}
 
 class Encoder {
  public:
@@ -89,14 +108,6 @@ class Encoder {
   }
 
  private:
-  static void check_entry_count(double entries) {
-    if (entries > static_cast<double>(kMdcsrMaxEntries))
-      fail(ErrorCode::kInvalidArgument,
-           "the matrix would have {:.0f} MdCSR entries, but its 32-bit row pointers allow {}; lower the density or "
-           "split it",
-           entries, kMdcsrMaxEntries);
-  }
-
   // body(block, first row, last row + 1); of several exceptions the one of the lowest block is thrown.
   template <typename Body>
   void for_each_block(Body body) const {
@@ -195,13 +206,6 @@ class Encoder {
     return quotas;
   }
 
-  // absmax / 127; where that is subnormal, rounded up so that 127 steps reach the largest weight.
-  static float row_scale(float absmax) {
-    if (absmax == 0.0f) return 0.0f;
-    const float scale = absmax / 127.0f;
-    return scale < FLT_MIN ? std::nextafter(scale, 1.0f) : std::min(scale, kMdcsrMaxScale);
-  }
-
   float encode_row(std::span<const float> row, std::span<const uint32_t> kept, Entries& out) const {
     float absmax = 0.0f;
     for (uint32_t column : kept) absmax = std::max(absmax, std::abs(row[column]));
@@ -255,14 +259,6 @@ class Encoder {
     out.values.push_back(value);
     out.deltas.push_back(delta);
     if (manifold_) out.primes.push_back(prime);
-  }
-
-  template <typename T>
-  static EncodedMatrix::Component component(std::string_view suffix, DType dtype, std::span<const T> data) {
-    EncodedMatrix::Component result{std::string(suffix), dtype, {data.size()}, {}};
-    result.data.resize(data.size_bytes());
-    if (!data.empty()) std::memcpy(result.data.data(), data.data(), data.size_bytes());
-    return result;
   }
 
   template <typename T>
@@ -322,6 +318,65 @@ uint64_t stored_bytes(bool manifold, uint64_t rows, uint64_t cols, double densit
   const double bridges = wide < 1.0 ? kept * wide / (1.0 - wide) : 0.0;
   const double entries = kept + std::min(bridges, count / 255.0);
   return static_cast<uint64_t>(std::llround(entries)) * (manifold ? 4 : 2) + 8 * rows + 4;
+}
+
+float row_scale(float absmax) {
+  if (absmax == 0.0f) return 0.0f;
+  const float scale = absmax / 127.0f;
+  // Where that is subnormal it is rounded up, so that 127 steps reach the largest weight.
+  return scale < FLT_MIN ? std::nextafter(scale, 1.0f) : std::min(scale, kMdcsrMaxScale);
+}
+
+std::vector<EncodedMatrix::Component> build_parts(std::string_view prefix, uint64_t rows, uint64_t cols,
+                                                  std::span<const Entry> entries, std::span<const float> scales) {
+  if (cols > kMdcsrMaxCols || scales.size() != rows)
+    fail(ErrorCode::kInvalidArgument, "{} scales and {} columns do not make an MdCSR matrix of {} rows", scales.size(),
+         cols, rows);
+  for (uint64_t r = 0; r < rows; ++r)
+    if (!(std::abs(scales[r]) <= kMdcsrMaxScale))
+      fail(ErrorCode::kInvalidArgument, "row {} has the scale {}; it must be finite and at most {} in magnitude", r,
+           scales[r], kMdcsrMaxScale);
+  const uint64_t stored = (built_bytes(rows, entries) - built_bytes(rows, {})) / 2;
+  check_entry_count(static_cast<double>(stored));
+  std::vector<int8_t> values;
+  std::vector<uint8_t> deltas;
+  std::vector<uint32_t> row_pointers(rows + 1, 0);
+  values.reserve(stored);
+  deltas.reserve(stored);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const Entry& entry = entries[i];
+    const Entry* before = i > 0 && entries[i - 1].row == entry.row ? &entries[i - 1] : nullptr;
+    const bool rises = i == 0 || entries[i - 1].row < entry.row || (before && before->column < entry.column);
+    if (entry.row >= rows || entry.column >= cols || entry.value == kSkipValue || !rises)
+      fail(ErrorCode::kInvalidArgument,
+           "entry {} (row {}, column {}, value {}) is outside the matrix, out of order, a repetition or -128", i,
+           entry.row, entry.column, entry.value);
+    uint32_t gap = entry.column - (before ? before->column : 0);
+    for (; gap > kSkipDelta; gap -= kSkipDelta) {
+      values.push_back(kSkipValue);
+      deltas.push_back(kSkipDelta);
+    }
+    values.push_back(entry.value);
+    deltas.push_back(static_cast<uint8_t>(gap));
+    row_pointers[entry.row + 1] = static_cast<uint32_t>(values.size());
+  }
+  for (uint64_t r = 0; r < rows; ++r) row_pointers[r + 1] = std::max(row_pointers[r + 1], row_pointers[r]);
+  const std::string stem(prefix);
+  std::vector<EncodedMatrix::Component> parts;
+  parts.push_back(component<int8_t>(stem + "values", DType::kI8, values));
+  parts.push_back(component<uint8_t>(stem + "delta_indices", DType::kU8, deltas));
+  parts.push_back(component<uint32_t>(stem + "row_pointers", DType::kU32, row_pointers));
+  parts.push_back(component<float>(stem + "scales", DType::kF32, scales));
+  return parts;
+}
+
+uint64_t built_bytes(uint64_t rows, std::span<const Entry> entries) {
+  uint64_t stored = entries.size();
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const bool follows = i > 0 && entries[i - 1].row == entries[i].row;
+    stored += bridges(entries[i].column - (follows ? entries[i - 1].column : 0));
+  }
+  return 2 * stored + 8 * rows + 4;
 }
 
 }  // namespace upg::mdcsr

@@ -267,24 +267,23 @@ TEST(MdcsrEncode, MoreEntriesThanRowPointersCanCountAreRefusedBeforeReadingAnyth
                 kMdcsrCodec.encode(uint64_t{1} << 40, 1 << 30, never, EncodeOptions{1.0, {}});
               }),
               HasSubstr("too large"));
-  EXPECT_THAT(refusal([&] {
-                kMdcsrCodec.encode(1, uint64_t{1} << 31, never, EncodeOptions{0.1, {}});
-              }),
-              HasSubstr("columns"));
+  EXPECT_THAT(refusal([&] { kMdcsrCodec.encode(1, uint64_t{1} << 31, never, {}); }), HasSubstr("columns"));
 }
 
 TEST(MdcsrEncode, TheBytesDoNotDependOnThreads) {
   Dense dense = random_matrix(600, 4001, 5);  // several blocks
   for (float& weight : dense.weights) weight = std::round(weight * 64) / 64;
-  EncodeOptions threaded{0.1, [](uint64_t n, const std::function<void(uint64_t)>& body) {
-                           std::atomic<uint64_t> next = n;  // last block first
-                           std::vector<std::thread> threads;
-                           for (int t = 0; t < 3; ++t)
-                             threads.emplace_back([&] {
-                               for (uint64_t i; (i = next.fetch_sub(1)) - 1 < n;) body(i - 1);
-                             });
-                           for (std::thread& thread : threads) thread.join();
-                         }};
+  EncodeOptions threaded;
+  threaded.density = 0.1;
+  threaded.parallel = [](uint64_t n, const std::function<void(uint64_t)>& body) {
+    std::atomic<uint64_t> next = n;  // last block first
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t)
+      threads.emplace_back([&] {
+        for (uint64_t i; (i = next.fetch_sub(1)) - 1 < n;) body(i - 1);
+      });
+    for (std::thread& thread : threads) thread.join();
+  };
   const EncodedMatrix serial = dense.encode(kMdcsrManifoldCodec, 0.1);
   const EncodedMatrix parallel = kMdcsrManifoldCodec.encode(dense.rows, dense.cols, dense.source(), threaded);
   ASSERT_EQ(serial.components.size(), parallel.components.size());
@@ -304,6 +303,68 @@ TEST(MdcsrEncode, TheEstimateOfStoredBytesIsCloseForRandomWeights) {
       const double estimate = static_cast<double>(codec->stored_bytes(dense.rows, dense.cols, density));
       EXPECT_NEAR(estimate / actual, 1.0, density < 0.01 ? 0.15 : 0.01) << codec->id << " at " << density;
     }
+}
+
+EncodedMatrix built(uint64_t rows, uint64_t cols, const std::vector<mdcsr::Entry>& entries,
+                    const std::vector<float>& scales) {
+  EncodedMatrix encoded{&kMdcsrCodec, rows, cols, {}};
+  encoded.components = mdcsr::build_parts("", rows, cols, entries, scales);
+  EXPECT_EQ(encoded.bytes(), mdcsr::built_bytes(rows, entries));
+  return encoded;
+}
+
+TEST(MdcsrBuild, TheExampleOfTheLayoutComesOutAsItStandsThere) {
+  const EncodedMatrix encoded =
+      built(3, 401, {{1, 0, 81}, {1, 5, -127}, {1, 12, 3}, {1, 15, 44}, {1, 400, 9}}, {0.0f, 0.5f, 0.0f});
+  EXPECT_THAT(values_of(encoded), ElementsAre(81, -127, 3, 44, -128, 9));
+  EXPECT_THAT(deltas_of(encoded), ElementsAre(0, 5, 7, 3, 255, 130));
+  EXPECT_THAT(part<uint32_t>(encoded, 2), ElementsAre(0u, 0u, 6u, 6u));
+  EXPECT_THAT(part<float>(encoded, 3), ElementsAre(0.0f, 0.5f, 0.0f));
+}
+
+TEST(MdcsrBuild, GapsOf255NeedNoBridgeAndThoseOf510One) {
+  EXPECT_THAT(deltas_of(built(1, 256, {{0, 255, 1}}, {1.0f})), ElementsAre(255));
+  EXPECT_THAT(deltas_of(built(1, 257, {{0, 256, 1}}, {1.0f})), ElementsAre(255, 1));
+  EXPECT_THAT(deltas_of(built(1, 512, {{0, 0, 1}, {0, 510, 1}}, {1.0f})), ElementsAre(0, 255, 255));
+  EXPECT_THAT(deltas_of(built(1, 512, {{0, 0, 1}, {0, 511, 1}}, {1.0f})), ElementsAre(0, 255, 255, 1));
+  EXPECT_EQ(mdcsr::built_bytes(7, {}), 8u * 7 + 4);
+}
+
+TEST(MdcsrBuild, RandomEntriesDecodeToThemselves) {
+  std::mt19937 random(3);
+  for (uint64_t cols : {1, 300, 5000}) {
+    const uint64_t rows = 13;
+    std::vector<float> expected(rows * cols), scales(rows);
+    std::vector<mdcsr::Entry> entries;
+    for (uint32_t r = 0; r < rows; ++r) {
+      scales[r] = std::ldexp(1.25f, static_cast<int>(random() % 60) - 30);
+      const uint32_t one_in = 1 + static_cast<uint32_t>(random() % 600);
+      for (uint32_t c = 0; c < cols; ++c) {
+        if (random() % one_in != 0) continue;
+        entries.push_back({r, c, static_cast<int8_t>(static_cast<int>(random() % 255) - 127)});
+        expected[r * cols + c] = scales[r] * static_cast<float>(entries.back().value);
+      }
+    }
+    const EncodedMatrix encoded = built(rows, cols, entries, scales);
+    std::vector<float> dense(rows * cols);
+    mdcsr_to_dense(mdcsr_view(open_encoded(encoded)), dense.data());
+    EXPECT_EQ(dense, expected);
+  }
+}
+
+TEST(MdcsrBuild, EntriesAndScalesThatCouldNotBeReadBackAreRefused) {
+  const auto refused = [](const std::vector<mdcsr::Entry>& entries, const std::vector<float>& scales) {
+    return refusal([&] { mdcsr::build_parts("", 2, 10, entries, scales); });
+  };
+  const std::vector<float> scales = {1.0f, 1.0f};
+  EXPECT_THAT(refused({{0, 3, 1}, {0, 3, 1}}, scales), HasSubstr("entry 1 (row 0, column 3, value 1)"));
+  EXPECT_THAT(refused({{0, 3, 1}, {0, 2, 1}}, scales), HasSubstr("entry 1"));
+  EXPECT_THAT(refused({{1, 3, 1}, {0, 4, 1}}, scales), HasSubstr("entry 1"));
+  EXPECT_THAT(refused({{2, 0, 1}}, scales), HasSubstr("entry 0"));
+  EXPECT_THAT(refused({{0, 10, 1}}, scales), HasSubstr("entry 0"));
+  EXPECT_THAT(refused({{0, 0, -128}}, scales), HasSubstr("value -128"));
+  EXPECT_THAT(refused({}, {1.0f, INFINITY}), HasSubstr("row 1 has the scale inf"));
+  EXPECT_THAT(refused({}, {1.0f}), HasSubstr("1 scales and 10 columns"));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Reading the manifold trellis: validation and the scalar decode that defines it. Encoding is in trellis_encode.cc.
 #include "codec/trellis.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -8,6 +9,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/float16.h"
+#include "codec/mdcsr.h"
 #include "codec/primes.h"
 
 namespace upg {
@@ -16,6 +18,11 @@ namespace {
 // Row scales outside this range would make 2^-15 * step * level * row_scale inexact (subnormal) or infinite.
 constexpr float kMinRowScale = 0x1p-100f;
 constexpr float kMaxRowScale = 0x1p+100f;
+
+struct TrellisLayout {
+  TrellisView view{};
+  std::shared_ptr<const MdcsrView> residual;
+};
 
 uint64_t trellis_bytes(unsigned bits, uint64_t rows, uint64_t cols) {
   const uint64_t tiles = ceil_div(rows, kTrellisPanelRows) * ceil_div(cols, kTrellisBlockCols);
@@ -34,12 +41,18 @@ Matrix open_trellis(const Codec& codec, unsigned bits, std::string_view name, ui
   const TensorView& steps = require_part(name, parts, "steps", DType::kU8, std::array<uint64_t, 1>{kTrellisSteps});
   const TensorView& codebook =
       require_part(name, parts, "codebook", DType::kU16, std::array<uint64_t, 1>{uint64_t{1} << bits});
-  if (parts.size() != 5) fail(ErrorCode::kInvalidFile, "{}: has {} parts, {} has 5", name, parts.size(), codec.id);
-  for (const TensorView* part : {&codes, &row_scales})
-    if (reinterpret_cast<uintptr_t>(part->data.data()) % dtype_info(part->dtype).bytes != 0)
-      fail(ErrorCode::kInvalidFile, "{}.{}: is not aligned to its element size in the file", name, part->name);
+  auto layout = std::make_shared<TrellisLayout>();
+  const auto of_residual = [](const TensorView& part) { return part.name.starts_with(kTrellisResidual); };
+  if (std::any_of(parts.begin(), parts.end(), of_residual))
+    layout->residual = mdcsr::open_view(name, kTrellisResidual, false, rows, cols, parts);
+  // All parts looked for are there: more of them are unknown or come twice.
+  if (const size_t expected = layout->residual ? 9 : 5; parts.size() != expected)
+    fail(ErrorCode::kInvalidFile, "{}: has {} parts, {}{} has {}", name, parts.size(), codec.id,
+         layout->residual ? " with a residual" : "", expected);
+  require_aligned(name, codes);
+  require_aligned(name, row_scales);
 
-  auto view = std::make_shared<TrellisView>();
+  TrellisView* view = &layout->view;
   view->rows = rows;
   view->cols = cols;
   view->panels = panels;
@@ -66,7 +79,8 @@ Matrix open_trellis(const Codec& codec, unsigned bits, std::string_view name, ui
     view->table[0][h] = manifold_int8(index);
   }
   for (unsigned h = 0; h < levels; ++h) view->table[1][h] = static_cast<int8_t>(-view->table[0][levels - 1 - h]);
-  return Matrix{&codec, rows, cols, std::move(view)};
+  view->residual = layout->residual.get();
+  return Matrix{&codec, rows, cols, std::shared_ptr<const void>(layout, view)};
 }
 
 void decode_row(const Matrix& matrix, uint64_t row, float* out) {
@@ -77,16 +91,17 @@ void decode_row(const Matrix& matrix, uint64_t row, float* out) {
     const uint64_t tile = row / kTrellisPanelRows * w.blocks + block;
     const uint32_t* words = w.codes + tile * w.bits * 16 + lane;
     const float scale = row_scale * w.steps[trellis_step_index(w.block_scales + tile * kTrellisScaleBytes, lane)];
-    unsigned previous = trellis_code(words, 16, w.bits, 3, 7);  // tail-biting
+    unsigned state = trellis_first_state(words, 16, w.bits);
     for (unsigned nibble = 0; nibble < 8; ++nibble) {
       for (unsigned plane = 0; plane < kTrellisPlanes; ++plane) {
         const unsigned code = trellis_code(words, 16, w.bits, plane, nibble);
         const uint64_t col = block * kTrellisBlockCols + trellis_column(plane, nibble);
-        if (col < w.cols) out[col] = scale * w.table[previous & 1][code];
-        previous = code;
+        if (col < w.cols) out[col] = scale * w.table[trellis_row(state)][code ^ trellis_flip(state)];
+        state = trellis_next_state(state, code);
       }
     }
   }
+  if (w.residual != nullptr) mdcsr::add_row(*w.residual, row, out);
 }
 
 }  // namespace
@@ -94,7 +109,7 @@ void decode_row(const Matrix& matrix, uint64_t row, float* out) {
 #define UPG_TRELLIS_CODEC(BITS, SUMMARY)                                                           \
   const Codec kTrellis##BITS##Codec = {                                                            \
       "trellis" #BITS,                                                                             \
-      1,                                                                                           \
+      2,                                                                                           \
       "3.0",                                                                                       \
       SUMMARY,                                                                                     \
       "q8",                                                                                        \
@@ -106,6 +121,7 @@ void decode_row(const Matrix& matrix, uint64_t row, float* out) {
         return open_trellis(kTrellis##BITS##Codec, BITS, name, rows, cols, parts);                 \
       },                                                                                           \
       decode_row,                                                                                  \
+      true,                                                                                        \
   };
 
 UPG_TRELLIS_CODEC(2, "manifold trellis, 2.125 bits a weight")

@@ -192,5 +192,74 @@ TEST(TrellisEncode, TheBytesDoNotDependOnThreads) {
   }
 }
 
+// x^T x / n of inputs whose neighbours resemble each other.
+Moments correlated_moments(uint64_t cols, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  Moments moments{cols, std::vector<float>(cols * cols)};
+  std::vector<float> x(cols);
+  for (int s = 0; s < 500; ++s) {
+    float before = 0;
+    for (float& value : x) value = before = 0.9f * before + normal(random);
+    for (uint64_t r = 0; r < cols; ++r)
+      for (uint64_t c = 0; c < cols; ++c) moments.values[r * cols + c] += x[r] * x[c] / 500.0f;
+  }
+  return moments;
+}
+
+// Sum over rows of e H e^T.
+double output_error(const Dense& dense, const std::vector<float>& out, const Moments& moments) {
+  double sum = 0;
+  for (uint64_t row = 0; row < dense.rows; ++row) {
+    std::vector<double> e(dense.cols);
+    for (uint64_t c = 0; c < dense.cols; ++c)
+      e[c] = double{out[row * dense.cols + c]} - double{dense.weights[row * dense.cols + c]};
+    for (uint64_t a = 0; a < dense.cols; ++a)
+      for (uint64_t b = 0; b < dense.cols; ++b) sum += e[a] * e[b] * double{moments.values[a * dense.cols + b]};
+  }
+  return sum;
+}
+
+TEST(TrellisEncode, MomentsHalveTheErrorOfTheProductAndItIsReported) {
+  for (const Codec* codec : kTrellisCodecs) {
+    const Dense dense = gaussian(21, 100, 5, 0.02f);
+    const Moments moments = correlated_moments(100, 6);
+    EncodeOptions options;
+    options.moments = &moments;
+    options.damping = 1e-4;
+    const EncodedMatrix fed = dense.encode(*codec, options);
+    const double with = output_error(dense, decoded(fed), moments);
+    const double without = output_error(dense, decoded(dense.encode(*codec)), moments);
+    EXPECT_LT(with, 0.5 * without) << codec->id;
+    EXPECT_NEAR(fed.weighted_error, with, 0.02 * with) << codec->id;
+  }
+}
+
+TEST(TrellisEncode, AResidualPlaneHoldsOutliersWithinItsBytes) {
+  for (const Codec* codec : kTrellisCodecs) {
+    for (bool with_moments : {false, true}) {
+      Dense dense = gaussian(21, 100, 7, 0.02f);
+      for (uint64_t i = 0; i < 40; ++i) dense.weights[(i * 811) % dense.weights.size()] = i % 2 ? 0.5f : -0.4f;
+      const Moments moments = correlated_moments(100, 8);
+      EncodeOptions options;
+      if (with_moments) options.moments = &moments;
+      const EncodedMatrix plain = dense.encode(*codec, options);
+      for (uint64_t bytes : {100, 180, 300, 400}) {
+        options.residual_bytes = bytes;
+        const EncodedMatrix more = dense.encode(*codec, options);
+        EXPECT_LE(more.bytes(), plain.bytes() + bytes);
+        // Less than the fixed cost and an entry: no plane.
+        if (bytes <= 21 * 8 + 4) {
+          EXPECT_EQ(more.bytes(), plain.bytes());
+        } else {
+          EXPECT_GE(more.bytes(), plain.bytes() + std::min<uint64_t>(bytes, 172 + 60) - 8);
+        }
+      }
+      const std::vector<float> out = decoded(dense.encode(*codec, options));
+      EXPECT_LT(relative_error(dense, out), 0.4 * relative_error(dense, decoded(plain))) << codec->id << with_moments;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace upg

@@ -1,104 +1,210 @@
-// Compiled several times for several instruction sets by target_clones; contraction is off in this file (see
-// cmake/layers.cmake) so that every clone gives the same bits.
 #include "codec/trellis_search.h"
 
 #include <cmath>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && \
-    !defined(__SANITIZE_ADDRESS__)
-#define UPG_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define UPG_CLONES
-#endif
+#include "codec/clones.h"
 
 namespace upg {
 namespace {
 
+// Sixteen rows side by side, as the compiler's own vectors: plain loops over lanes came out five times slower.
+using Floats = float __attribute__((vector_size(4 * kLanes)));
+using Ints = int32_t __attribute__((vector_size(4 * kLanes)));
+
+constexpr unsigned kStates = kTrellisStates;
 constexpr int kCandidates = 6;  // ladder steps tried around the block's rms
+constexpr int kFinalists = 2;   // of them searched with the condition that the chain bites its tail
 constexpr float kInfinity = 1e30f;
 
-struct Branches {  // for each lane, state and parity of the code: least error and the code that gives it
-  float error[2][2][kLanes];
-  uint32_t code[2][2][kLanes];
+[[gnu::always_inline]] inline void load(const float* from, Floats& to) { std::memcpy(&to, from, sizeof to); }
+
+// For each lane, the code of each parity nearest to x in row s of the table; difference = x - its level.
+struct Branches {
+  Floats difference[2];
+  Ints code[2];
 };
 
-[[gnu::always_inline]] inline void nearest(const TrellisTables& tables, const float* x, const float* scale,
-                                           float weight, Branches& out) {
+[[gnu::always_inline]] inline void nearest(const TrellisTables& tables, unsigned s, const Floats& x,
+                                           const Floats& scale, Branches& out) {
   const unsigned levels = 1u << tables.bits;
-  for (unsigned s = 0; s < 2; ++s) {
-    for (unsigned parity = 0; parity < 2; ++parity) {
-      float best[kLanes];
-      uint32_t code[kLanes];
-      for (unsigned j = 0; j < kLanes; ++j) {
-        best[j] = kInfinity;
-        code[j] = parity;
-      }
-      for (unsigned h = parity; h < levels; h += 2) {
-        const float level = tables.level[s][h];
-        for (unsigned j = 0; j < kLanes; ++j) {
-          const float d = x[j] - scale[j] * level;
-          const float e = d * d;
-          code[j] = e < best[j] ? h : code[j];
-          best[j] = e < best[j] ? e : best[j];
-        }
-      }
-      for (unsigned j = 0; j < kLanes; ++j) {
-        out.error[s][parity][j] = best[j] * weight;
-        out.code[s][parity][j] = code[j];
-      }
+  for (unsigned parity = 0; parity < 2; ++parity) {
+    Floats best = x - scale * tables.level[s][parity];
+    Floats size = best * best;
+    Ints code = Ints{} + static_cast<int32_t>(parity);
+    for (unsigned h = parity + 2; h < levels; h += 2) {
+      const Floats d = x - scale * tables.level[s][h];
+      const Floats e = d * d;
+      const Ints closer = e < size;
+      code = closer ? Ints{} + static_cast<int32_t>(h) : code;
+      best = closer ? d : best;
+      size = closer ? e : size;
     }
+    out.difference[parity] = best;
+    out.code[parity] = code;
   }
 }
 
-// The whole block at one scale per lane. Keeps, for both starts, the survivors; returns the cheaper in tile's results
-// where it beats `best`.
-[[gnu::always_inline]] inline void viterbi(const TrellisTables& tables, TrellisTile& tile, const float* scale,
-                                           const uint8_t* step, float* best) {
-  Branches branches[kBlock];
-  for (unsigned i = 0; i < kBlock; ++i) nearest(tables, tile.target[i], scale, tile.weight[i], branches[i]);
-  for (unsigned start = 0; start < 2; ++start) {
-    float cost[2][kLanes];
-    uint32_t from[kBlock][2][kLanes];  // state before position i, on the best path that leaves it in state t
+// What the search decides at one position, by the state after it: the code (low bits) and whether the state before had
+// its oldest bit set (kOld).
+constexpr int32_t kOld = 0x100;
+using Decision = Ints[kStates];
+
+// Extends the survivors in `cost` by one position. branches(state): those of that state's survivor. Writes the
+// decision, which survivors came from the old state (all bits set), and what the new ones differ from their targets by.
+template <typename BranchesOf>
+[[gnu::always_inline]] inline void extend(BranchesOf&& branches, const float* weights, Floats cost[kStates],
+                                          Decision& decision, Ints from_old[kStates], Floats difference[kStates]) {
+  Floats weight;
+  load(weights, weight);
+  Floats before[kStates];
+  for (unsigned s = 0; s < kStates; ++s) before[s] = cost[s];
+  for (unsigned t = 0; t < kStates; ++t) {
+    const unsigned young = t >> 1;  // the two states that lead here differ in their oldest bit
+    const unsigned old = young | (kStates >> 1);
+    const Branches& b0 = branches(young);
+    const Branches& b1 = branches(old);
+    const unsigned parity0 = (t & 1) ^ trellis_flip(young);
+    const unsigned parity1 = (t & 1) ^ trellis_flip(old);
+    const Floats d0 = b0.difference[parity0];
+    const Floats d1 = b1.difference[parity1];
+    const Floats c0 = before[young] + weight * (d0 * d0);
+    const Floats c1 = before[old] + weight * (d1 * d1);
+    const Ints one = c1 < c0;
+    from_old[t] = one;
+    decision[t] = one ? (b1.code[parity1] ^ static_cast<int32_t>(trellis_flip(old))) | kOld
+                      : b0.code[parity0] ^ static_cast<int32_t>(trellis_flip(young));
+    difference[t] = one ? d1 : d0;
+    cost[t] = one ? c1 : c0;
+  }
+}
+
+struct Result {
+  Floats best;
+  Ints step;
+  Ints code[kBlock];
+};
+
+// Where the path that began and ends in `start` beats the best, it becomes the result.
+[[gnu::always_inline]] inline void keep_better(const Decision* decisions, unsigned start, const Floats& cost,
+                                               const Ints& step, Result& result) {
+  const Ints wins = cost < result.best;
+  result.best = wins ? cost : result.best;
+  result.step = wins ? step : result.step;
+  int32_t state[kLanes];
+  int32_t any = 0;
+  for (unsigned j = 0; j < kLanes; ++j) {
+    state[j] = static_cast<int32_t>(start);
+    any |= wins[j];
+  }
+  if (!any) return;
+  for (unsigned i = kBlock; i-- > 0;) {
+    Ints taken;
     for (unsigned j = 0; j < kLanes; ++j) {
-      cost[start][j] = 0;
-      cost[1 - start][j] = kInfinity;
+      taken[j] = decisions[i][state[j]][j];
+      state[j] = (state[j] >> 1) | (taken[j] & kOld ? static_cast<int32_t>(kStates >> 1) : 0);
     }
+    result.code[i] = wins ? taken & (kOld - 1) : result.code[i];
+  }
+}
+
+[[gnu::always_inline]] inline void start_in(unsigned start, Floats cost[kStates]) {
+  for (unsigned s = 0; s < kStates; ++s) cost[s] = Floats{} + (s == start ? 0.0f : kInfinity);
+}
+
+// Branches of the whole block at one scale per lane, targets as they are.
+[[gnu::always_inline]] inline void all_branches(const TrellisTables& tables, const TrellisTile& tile,
+                                                const Floats& scale, Branches out[kBlock][2]) {
+  for (unsigned i = 0; i < kBlock; ++i) {
+    Floats x;
+    load(tile.target[i], x);
+    for (unsigned s = 0; s < 2; ++s) nearest(tables, s, x, scale, out[i][s]);
+  }
+}
+
+// Least error of any path, wherever it begins and ends.
+[[gnu::always_inline]] inline void least_error(const TrellisTile& tile, const Branches branches[kBlock][2],
+                                               Floats& least) {
+  Floats cost[kStates] = {};
+  Floats difference[kStates];
+  Ints from_old[kStates];
+  Decision decision;
+  for (unsigned i = 0; i < kBlock; ++i)
+    extend([&](unsigned s) -> const Branches& { return branches[i][trellis_row(s)]; }, tile.weight[i], cost, decision,
+           from_old, difference);
+  least = cost[0];
+  for (unsigned s = 1; s < kStates; ++s) least = cost[s] < least ? cost[s] : least;
+}
+
+[[gnu::always_inline]] inline void search(const TrellisTile& tile, const Branches branches[kBlock][2],
+                                          const Ints& step, Result& result) {
+  for (unsigned start = 0; start < kStates; ++start) {
+    Decision decisions[kBlock];
+    Floats cost[kStates];
+    Floats difference[kStates];
+    Ints from_old[kStates];
+    start_in(start, cost);
+    for (unsigned i = 0; i < kBlock; ++i)
+      extend([&](unsigned s) -> const Branches& { return branches[i][trellis_row(s)]; }, tile.weight[i], cost,
+             decisions[i], from_old, difference);
+    keep_better(decisions, start, cost[start], step, result);
+  }
+}
+
+// The same where errors feed the targets of the positions after them.
+[[gnu::always_inline]] inline void search_with_feedback(const TrellisTables& tables, const TrellisTile& tile,
+                                                        const Floats& scale, const Ints& step, Result& result) {
+  for (unsigned start = 0; start < kStates; ++start) {
+    Decision decisions[kBlock];
+    Floats cost[kStates];
+    Floats target[kBlock][kStates];  // of each survivor
+    for (unsigned i = 0; i < kBlock; ++i)
+      for (unsigned s = 0; s < kStates; ++s) load(tile.target[i], target[i][s]);
+    start_in(start, cost);
     for (unsigned i = 0; i < kBlock; ++i) {
-      const Branches& b = branches[i];
-      for (unsigned j = 0; j < kLanes; ++j) {
-        const float even0 = cost[0][j] + b.error[0][0][j];
-        const float even1 = cost[1][j] + b.error[1][0][j];
-        const float odd0 = cost[0][j] + b.error[0][1][j];
-        const float odd1 = cost[1][j] + b.error[1][1][j];
-        from[i][0][j] = even1 < even0;
-        from[i][1][j] = odd1 < odd0;
-        cost[0][j] = even1 < even0 ? even1 : even0;
-        cost[1][j] = odd1 < odd0 ? odd1 : odd0;
+      Branches b[kStates];
+      for (unsigned s = 0; s < kStates; ++s) nearest(tables, trellis_row(s), target[i][s], scale, b[s]);
+      Floats difference[kStates];
+      Ints from_old[kStates];
+      extend([&](unsigned s) -> const Branches& { return b[s]; }, tile.weight[i], cost, decisions[i], from_old,
+             difference);
+      Floats original;
+      load(tile.original[i], original);
+      Floats error[kStates];  // original - decoded = original - (target of that survivor - difference)
+      Floats weight;
+      load(tile.weight[i], weight);
+      for (unsigned t = 0; t < kStates; ++t) {
+        const Floats missed = weight != 0.0f ? difference[t] : Floats{};  // without weight: made good elsewhere
+        error[t] = original - ((from_old[t] ? target[i][(t >> 1) | (kStates >> 1)] : target[i][t >> 1]) - missed);
+      }
+      for (unsigned k = i + 1; k < kBlock; ++k) {
+        const float f = tile.feedback[k][i];
+        Floats before[kStates];
+        for (unsigned s = 0; s < kStates; ++s) before[s] = target[k][s];
+        for (unsigned t = 0; t < kStates; ++t)
+          target[k][t] = (from_old[t] ? before[(t >> 1) | (kStates >> 1)] : before[t >> 1]) + f * error[t];
       }
     }
-    uint32_t wins[kLanes];
-    uint32_t state[kLanes];
-    uint32_t any = 0;
-    for (unsigned j = 0; j < kLanes; ++j) {
-      wins[j] = cost[start][j] < best[j];
-      best[j] = wins[j] ? cost[start][j] : best[j];
-      state[j] = start;
-      any |= wins[j];
-    }
-    if (!any) continue;
-    for (unsigned j = 0; j < kLanes; ++j) tile.step[j] = wins[j] ? step[j] : tile.step[j];
-    for (unsigned i = kBlock; i-- > 0;) {
-      const Branches& b = branches[i];
-      for (unsigned j = 0; j < kLanes; ++j) {
-        const uint32_t previous = state[j] ? from[i][1][j] : from[i][0][j];
-        const uint32_t even = previous ? b.code[1][0][j] : b.code[0][0][j];
-        const uint32_t odd = previous ? b.code[1][1][j] : b.code[0][1][j];
-        const uint32_t code = state[j] ? odd : even;
-        tile.code[i][j] = static_cast<uint8_t>(wins[j] ? code : tile.code[i][j]);
-        state[j] = previous;
-      }
-    }
+    keep_better(decisions, start, cost[start], step, result);
+  }
+}
+
+// The ladder step that would give the table's rms the block's.
+[[gnu::always_inline]] inline void central_steps(const TrellisTables& tables, const TrellisTile& tile, int* central) {
+  float table_power = 0;
+  const unsigned levels = 1u << tables.bits;
+  for (unsigned h = 0; h < levels; ++h) table_power += tables.level[0][h] * tables.level[0][h];
+  // Uniform use of the levels overstates the rms of a trained table on bell-shaped weights by about 1.3.
+  const float table_rms = std::sqrt(table_power / static_cast<float>(levels)) / 1.3f;
+  float power[kLanes] = {};
+  for (unsigned i = 0; i < kBlock; ++i)
+    for (unsigned j = 0; j < kLanes; ++j) power[j] += tile.target[i][j] * tile.target[i][j];
+  for (unsigned j = 0; j < kLanes; ++j) {
+    const float rms = std::sqrt(power[j] / static_cast<float>(kBlock));
+    const float wanted = tile.scale[j] > 0 ? rms / (tile.scale[j] * table_rms) : 0;
+    int n = 0;
+    while (n < 15 && tables.step[n] * tables.step[n + 1] < wanted * wanted) ++n;
+    central[j] = n;
   }
 }
 
@@ -106,49 +212,56 @@ struct Branches {  // for each lane, state and parity of the code: least error a
 
 UPG_CLONES
 void search_trellis_tile(const TrellisTables& tables, TrellisTile& tile) {
-  float best[kLanes];
-  float wanted[kLanes];  // the step that would give the table's rms the block's
-  float table_power = 0;
-  const unsigned levels = 1u << tables.bits;
-  for (unsigned h = 0; h < levels; ++h) table_power += tables.level[0][h] * tables.level[0][h];
-  // Uniform use of the levels overstates the rms of a trained table on bell-shaped weights by about 1.3.
-  const float table_rms = std::sqrt(table_power / static_cast<float>(levels)) / 1.3f;
-  for (unsigned j = 0; j < kLanes; ++j) {
-    float power = 0;
-    for (unsigned i = 0; i < kBlock; ++i) power += tile.target[i][j] * tile.target[i][j];
-    const float rms = std::sqrt(power / static_cast<float>(kBlock));
-    wanted[j] = tile.scale[j] > 0 ? rms / (tile.scale[j] * table_rms) : 0;
-    best[j] = kInfinity * 1e6f;
-    tile.step[j] = 0;
-  }
-  std::memset(tile.code, 0, sizeof tile.code);
-  int nearest_step[kLanes];
-  for (unsigned j = 0; j < kLanes; ++j) {
-    int n = 0;
-    while (n < 15 && std::sqrt(tables.step[n] * tables.step[n + 1]) < wanted[j]) ++n;
-    nearest_step[j] = n;
-  }
+  const Floats worst = Floats{} + kInfinity * 1e6f;
+  Result result{worst, {}, {}};
+  Floats finalist_error[kFinalists] = {worst, worst};
+  Ints finalist[kFinalists] = {};
+  int central[kLanes];
+  central_steps(tables, tile, central);
+  Floats scale;
+  Branches branches[kBlock][2];
   for (int c = 0; c < kCandidates; ++c) {
-    float scale[kLanes];
-    uint8_t step[kLanes];
+    Ints step;
     for (unsigned j = 0; j < kLanes; ++j) {
-      int n = nearest_step[j] + c - kCandidates / 2;
+      int n = central[j] + c - kCandidates / 2;
       n = n < 0 ? 0 : n > 15 ? 15 : n;
-      step[j] = static_cast<uint8_t>(n);
+      step[j] = n;
       scale[j] = tile.scale[j] * tables.step[n];
     }
-    viterbi(tables, tile, scale, step, best);
+    Floats least;
+    all_branches(tables, tile, scale, branches);
+    least_error(tile, branches, least);
+    const Ints first = least < finalist_error[0];
+    const Ints second = least < finalist_error[1];
+    finalist[1] = first ? finalist[0] : second ? step : finalist[1];
+    finalist_error[1] = first ? finalist_error[0] : second ? least : finalist_error[1];
+    finalist[0] = first ? step : finalist[0];
+    finalist_error[0] = first ? least : finalist_error[0];
   }
+  for (const Ints& step : finalist) {
+    for (unsigned j = 0; j < kLanes; ++j) scale[j] = tile.scale[j] * tables.step[step[j]];
+    if (tile.feedback != nullptr) {
+      search_with_feedback(tables, tile, scale, step, result);
+    } else {
+      all_branches(tables, tile, scale, branches);
+      search(tile, branches, step, result);
+    }
+  }
+  unsigned state[kLanes];
   for (unsigned j = 0; j < kLanes; ++j) {
-    const float scale = tile.scale[j] * tables.step[tile.step[j]];
-    unsigned previous = tile.code[kBlock - 1][j];
-    tile.error[j] = 0;
-    for (unsigned i = 0; i < kBlock; ++i) {
-      const unsigned code = tile.code[i][j];
-      tile.decoded[i][j] = scale * tables.level[previous & 1][code];
-      const float d = tile.target[i][j] - tile.decoded[i][j];
-      tile.error[j] += tile.weight[i] * d * d;
-      previous = code;
+    tile.step[j] = static_cast<uint8_t>(result.step[j]);
+    tile.error[j] = result.best[j];
+    scale[j] = tile.scale[j] * tables.step[result.step[j]];
+    state[j] = 0;
+    for (unsigned i = kBlock - 3; i < kBlock; ++i)
+      state[j] = trellis_next_state(state[j], static_cast<unsigned>(result.code[i][j]));
+  }
+  for (unsigned i = 0; i < kBlock; ++i) {
+    for (unsigned j = 0; j < kLanes; ++j) {
+      const auto code = static_cast<unsigned>(result.code[i][j]);
+      tile.code[i][j] = static_cast<uint8_t>(code);
+      tile.decoded[i][j] = scale[j] * tables.level[trellis_row(state[j])][code ^ trellis_flip(state[j])];
+      state[j] = trellis_next_state(state[j], code);
     }
   }
 }

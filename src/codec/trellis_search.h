@@ -17,21 +17,27 @@ struct TrellisTables {
   float step[16] = {};      // steps / 255, ascending
 };
 
-/// One tile, lane-minor so that the compiler runs 16 rows side by side.
+/// One tile, lane-minor so that the compiler runs 16 rows side by side. All in chain order.
 struct TrellisTile {
-  float target[kBlock][kLanes];  // in chain order
-  float weight[kBlock];          // importance of each column, in chain order
-  float scale[kLanes];           // row scale; 0 encodes to step 0 and arbitrary codes
+  float target[kBlock][kLanes];    // what to come close to: the original and what earlier columns' errors ask for
+  float original[kBlock][kLanes];  // the weights themselves; read with feedback only
+  float weight[kBlock][kLanes];    // importance; 0: what is missed here is made good elsewhere
+  float scale[kLanes];             // row scale; 0 encodes to step 0 and arbitrary codes
+  /// Error feedback inside the block, or nullptr: an error original - decoded of 1 at position i raises the target of
+  /// position k > i by feedback[k][i].
+  const float (*feedback)[kBlock] = nullptr;
   // results
-  uint8_t code[kBlock][kLanes];  // chain order
+  uint8_t code[kBlock][kLanes];
   uint8_t step[kLanes];
   float decoded[kBlock][kLanes];
-  float error[kLanes];  // sum over the block of weight * (target - decoded)^2
+  float error[kLanes];  // sum over the block of weight * (target, with feedback - decoded)^2
 };
 
-/// Fills the results: for each lane the step (all of the ladder near the block's rms are tried) and codes of least
-/// error, by Viterbi over the two states, once for each tail-biting start (Marcellin & Fischer 1990, trellis coded
-/// quantization; tail-biting as in Tseng et al. 2024, QTIP).
+/// Fills the results: for each lane the step and codes of least error, by Viterbi over the eight states, once for each
+/// tail-biting start (Marcellin & Fischer 1990, trellis coded quantization; tail-biting as in Tseng et al. 2024, QTIP),
+/// for the two steps of the ladder that do best without the condition at the ends. With feedback each survivor carries
+/// the targets that its own errors make (per-survivor processing, Raheli et al. 1995); the path found is then good but
+/// need not be the best.
 void search_trellis_tile(const TrellisTables& tables, TrellisTile& tile);
 
 }  // namespace upg

@@ -12,6 +12,7 @@
 
 #include "base/checked.h"
 #include "base/float16.h"
+#include "codec/mdcsr.h"
 #include "codec/primes.h"
 #include "codec/test_util.h"
 #include "format/safetensors.h"
@@ -52,6 +53,12 @@ EncodedMatrix random_matrix(unsigned bits, uint64_t rows, uint64_t cols, uint32_
   return encoded;
 }
 
+// Its parts, after the others: values, delta_indices, row_pointers, scales.
+void add_residual(EncodedMatrix& encoded, const std::vector<mdcsr::Entry>& entries, const std::vector<float>& scales) {
+  for (auto& component : mdcsr::build_parts(kTrellisResidual, encoded.rows, encoded.cols, entries, scales))
+    encoded.components.push_back(std::move(component));
+}
+
 std::string refusal(const EncodedMatrix& encoded) {
   try {
     open_encoded(encoded);
@@ -83,14 +90,16 @@ TEST(Trellis, TheWorkedExampleOfTheFormatDecodesAsWrittenThere) {
   const Matrix matrix = open_encoded(encoded);
   const std::vector<int> levels(trellis_view(matrix).table[0], trellis_view(matrix).table[0] + 8);
   EXPECT_EQ(levels, (std::vector<int>{-89, -50, -24, -2, 20, 43, 72, 127}));
-  // In chain order: 5 after the last code, 4; 2 after 5; 6 after 2; 5 after 6; 0 after 5; then 0 after 0; 4 after 0.
-  std::vector<float> expected(32, -89 * 177 * 0x1p-18f);
-  expected[0] = 43 * 177 * 0x1p-18f;
-  expected[8] = -43 * 177 * 0x1p-18f;
-  expected[16] = 72 * 177 * 0x1p-18f;
-  expected[24] = 43 * 177 * 0x1p-18f;
-  expected[4] = -127 * 177 * 0x1p-18f;
-  expected[31] = 20 * 177 * 0x1p-18f;
+  // The chain is 5 2 6 5 0 ... 0 4; its low bits are 1 0 0 1 0 ... 0.
+  std::vector<float> expected(32, -89 * 177 * 0x1p-18f);  // T[0][0]
+  expected[0] = 43 * 177 * 0x1p-18f;                      // T[0][5]
+  expected[8] = -2 * 177 * 0x1p-18f;                      // T[0][2 ^ 1]
+  expected[16] = 50 * 177 * 0x1p-18f;                     // T[1][6]
+  expected[24] = 20 * 177 * 0x1p-18f;                     // T[0][5 ^ 1]
+  expected[4] = -50 * 177 * 0x1p-18f;                     // T[0][0 ^ 1]
+  expected[12] = -127 * 177 * 0x1p-18f;                   // T[1][0]
+  expected[20] = -50 * 177 * 0x1p-18f;                    // T[0][0 ^ 1]
+  expected[31] = 20 * 177 * 0x1p-18f;                     // T[0][4]
   EXPECT_EQ(decoded_row(matrix, 0), expected);
 }
 
@@ -258,12 +267,94 @@ TEST(Trellis, UnalignedCodesAndRowScalesAreRefusedRatherThanCopied) {
   }
 }
 
-class TrellisGolden : public ::testing::TestWithParam<const Codec*> {};
+TEST(Trellis, ResidualsAreAddedWithOneRounding) {
+  for (unsigned bits : {2u, 3u, 4u}) {
+    const EncodedMatrix plain = random_matrix(bits, 3, 700, bits);
+    EncodedMatrix encoded = plain;
+    const std::vector<mdcsr::Entry> entries = {{0, 0, 5}, {0, 31, -127}, {0, 699, 127}, {2, 511, 1}, {2, 512, 0}};
+    const std::vector<float> scales = {0.1f, 0.0f, 0x1.234568p-7f};
+    add_residual(encoded, entries, scales);
+    for (uint64_t row = 0; row < 3; ++row) {
+      std::vector<float> expected = decoded_row(open_encoded(plain), row);
+      for (const mdcsr::Entry& entry : entries) {
+        if (entry.row != row) continue;
+        // The product first becomes a float, then the sum does.
+        const float residual = static_cast<float>(double{scales[row]} * entry.value);
+        expected[entry.column] = static_cast<float>(double{expected[entry.column]} + double{residual});
+      }
+      EXPECT_EQ(decoded_row(open_encoded(encoded), row), expected);
+    }
+  }
+}
+
+TEST(Trellis, AResidualWithoutEntriesKeepsEveryBit) {
+  EncodedMatrix plain = random_matrix(3, 5, 40, 9);
+  for (std::byte& byte : plain.components[3].data) byte = std::byte{0};  // weights of both zeros
+  EncodedMatrix encoded = plain;
+  add_residual(encoded, {}, std::vector<float>(5));
+  for (uint64_t row = 0; row < 5; ++row) {
+    const auto before = decoded_row(open_encoded(plain), row), after = decoded_row(open_encoded(encoded), row);
+    EXPECT_EQ(std::memcmp(before.data(), after.data(), 40 * sizeof(float)), 0);
+  }
+}
+
+TEST(Trellis, TheLargestWeightAndResidualAddUpToAFiniteOne) {
+  EncodedMatrix encoded = random_matrix(4, 1, 32, 1);
+  const uint16_t scale = 0x7180;  // 2^100
+  std::memcpy(encoded.components[2].data.data(), &scale, 2);
+  std::vector<mdcsr::Entry> entries;
+  for (uint32_t c = 0; c < 32; ++c) entries.push_back({0, c, static_cast<int8_t>(c % 2 ? 127 : -127)});
+  add_residual(encoded, entries, {kMdcsrMaxScale});
+  for (float weight : decoded_row(open_encoded(encoded), 0)) EXPECT_TRUE(std::isfinite(weight));
+}
+
+TEST(Trellis, AResidualIsThereWithAllItsPartsOrNotAtAll) {
+  EncodedMatrix good = random_matrix(3, 20, 40, 1);
+  add_residual(good, {{0, 3, 1}, {19, 39, -1}}, std::vector<float>(20, 1.0f));
+  ASSERT_EQ(refusal(good), "accepted");
+  for (size_t i = 5; i < 9; ++i) {
+    const std::string name = "matrix." + good.components[i].suffix;
+    EncodedMatrix bad = good;
+    bad.components.erase(bad.components.begin() + static_cast<ptrdiff_t>(i));
+    EXPECT_THAT(refusal(bad), HasSubstr(name + " is missing"));
+    bad = good;
+    bad.components[i].dtype = DType::kI64;
+    EXPECT_THAT(refusal(bad), HasSubstr(name + ": is I64"));
+    bad = good;
+    bad.components[i].data.pop_back();
+    EXPECT_THAT(refusal(bad), HasSubstr(name + ": has "));
+    bad = random_matrix(3, 20, 40, 1);
+    bad.components.push_back(good.components[i]);
+    EXPECT_THAT(refusal(bad), HasSubstr("is missing"));
+    bad = good;
+    bad.components.push_back(good.components[i]);
+    EXPECT_THAT(refusal(bad), HasSubstr("has 10 parts, trellis3 with a residual has 9"));
+  }
+  good.components.push_back(part("residual_prime_indices", DType::kU16, {2}, std::vector<uint16_t>{0, 0}));
+  EXPECT_THAT(refusal(good), HasSubstr("has 10 parts"));
+}
+
+TEST(Trellis, AResidualThatBreaksARuleOfMdcsrIsRefusedByName) {
+  const auto broken = [](size_t part, size_t byte, uint8_t value) {
+    EncodedMatrix encoded = random_matrix(3, 2, 40, 1);
+    add_residual(encoded, {{0, 3, 1}, {0, 39, -1}}, {1.0f, 1.0f});
+    encoded.components[part].data[byte] = std::byte{value};
+    return refusal(encoded);
+  };
+  EXPECT_THAT(broken(5, 0, 0x80), HasSubstr("matrix.residual_values: entry 0 (row 0) is -128"));
+  EXPECT_THAT(broken(6, 1, 37), HasSubstr("matrix.residual_delta_indices: entry 1 takes row 0 to column 40"));
+  EXPECT_THAT(broken(6, 1, 0), HasSubstr("matrix.residual_delta_indices: entry 1 gives column 3 of row 0 twice"));
+  EXPECT_THAT(broken(7, 0, 1), HasSubstr("matrix.residual_row_pointers: starts with 1"));
+  EXPECT_THAT(broken(7, 4, 3), HasSubstr("matrix.residual_row_pointers: falls from 3 to 2"));
+  EXPECT_THAT(broken(7, 8, 1), HasSubstr("matrix.residual_row_pointers: falls from 2 to 1"));
+  EXPECT_THAT(broken(8, 7, 0x7f), HasSubstr("matrix.residual_scales: row 1 has the scale"));
+}
+
+class TrellisGolden : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(TrellisGolden, FileOfTheIndependentPackerDecodesBitExactly) {
-  const Codec& codec = *GetParam();
-  const auto file = SafetensorsFile::open(std::string(UPG_SOURCE_DIR "/tests/data/codec/") + std::string(codec.id) +
-                                          "_v1.safetensors");
+  const Codec& codec = *kTrellisCodecs[GetParam()[7] - '2'];
+  const auto file = SafetensorsFile::open(UPG_SOURCE_DIR "/tests/data/codec/" + GetParam() + "_v2.safetensors");
   const TensorView* expected = file.find("expected");
   ASSERT_NE(expected, nullptr);
   ASSERT_EQ(expected->shape.size(), 2u);
@@ -284,8 +375,10 @@ TEST_P(TrellisGolden, FileOfTheIndependentPackerDecodesBitExactly) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Codecs, TrellisGolden, ::testing::ValuesIn(kTrellisCodecs),
-                         [](const auto& param) { return std::string(param.param->id); });
+INSTANTIATE_TEST_SUITE_P(Files, TrellisGolden,
+                         ::testing::Values("trellis2", "trellis3", "trellis4", "trellis2_residual", "trellis3_residual",
+                                           "trellis4_residual"),
+                         [](const auto& param) { return param.param; });
 
 }  // namespace
 }  // namespace upg

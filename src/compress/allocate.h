@@ -1,26 +1,23 @@
-// Which codec each matrix gets, so that all together meet an exact number of bytes.
+// Which codec each matrix gets, so that all together meet a number of bytes at the least loss.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 namespace upg {
 
-struct Codec;
-
-struct MatrixShape {
-  std::string name;
-  uint64_t rows;
-  uint64_t cols;
+/// One way to store a matrix: what it costs and what it is thought to lose.
+struct Choice {
+  uint64_t bytes;
+  double loss;
 };
 
-/// Without calibration data: the most bits that all matrices can have alike, then one bit more for as many as fit,
-/// those first whose relative error falls most for its bytes (the smallest, every matrix counting alike). Returns one
-/// codec a matrix, or nothing where even the fewest bits exceed `budget` bytes; `fewest` is set to those bytes.
-std::optional<std::vector<const Codec*>> allocate(std::span<const MatrixShape> matrices, uint64_t budget,
-                                                  uint64_t* fewest);
+/// For each matrix the index of its choice, from lists in ascending order of bytes: close to the least sum of losses
+/// within `budget` bytes. Nothing where even the cheapest exceed it; `fewest` is set to what those cost.
+std::optional<std::vector<size_t>> allocate(std::span<const std::vector<Choice>> matrices, uint64_t budget,
+                                            uint64_t* fewest);
 
 }  // namespace upg

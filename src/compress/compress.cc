@@ -3,16 +3,24 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <mutex>
+#include <filesystem>
+#include <map>
+#include <set>
 
+#include "base/atomic_file.h"
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/thread_pool.h"
 #include "codec/codec_table.h"
 #include "codec/dense.h"
-#include "compress/allocate.h"
-#include "compress/spool.h"
+#include "codec/trellis.h"
+#include "compress/calibration_text.h"
+#include "compress/calibrator.h"
+#include "compress/correction.h"
+#include "compress/journal.h"
+#include "compress/plan.h"
+#include "compress/sensitivity.h"
 #include "format/checkpoint.h"
+#include "format/checksum.h"
 #include "format/convert.h"
 #include "format/upg_writer.h"
 #include "model/arch_table.h"
@@ -21,23 +29,11 @@
 namespace upg {
 namespace {
 
-bool is_matrix(const TensorView& tensor) { return tensor.shape.size() == 2 && tensor.elements() > 0; }
+constexpr uint64_t kSensitivitySequences = 4;  // of so many tokens
+constexpr uint64_t kSensitivityTokens = 256;
+constexpr std::string_view kSensitivityRecord = "(sensitivity)";  // no tensor has such a name
 
-// Weight bytes that the options allow; everything that is not a matrix is already in `parameters`.
-uint64_t budget_bytes(const CompressOptions& options, uint64_t parameters) {
-  const int aims = options.ratio.has_value() + options.bytes.has_value() + options.bits.has_value();
-  if (aims > 1) fail(ErrorCode::kInvalidArgument, "give one of ratio, bytes and bits, not {} of them", aims);
-  if (options.bytes) return *options.bytes;
-  const double n = static_cast<double>(parameters);
-  if (options.bits) {
-    if (!(*options.bits > 0 && *options.bits <= 64))
-      fail(ErrorCode::kInvalidArgument, "bits is {}, must be above 0 and at most 64", *options.bits);
-    return static_cast<uint64_t>(std::floor(n * *options.bits / 8));
-  }
-  const double ratio = options.ratio.value_or(10.0);
-  if (!(ratio > 0 && ratio <= 1e6)) fail(ErrorCode::kInvalidArgument, "ratio is {}, must be above 0", ratio);
-  return static_cast<uint64_t>(std::floor(4 * n / ratio));
-}
+bool is_matrix(const TensorView& tensor) { return tensor.shape.size() == 2 && tensor.elements() > 0; }
 
 class Compressor {
  public:
@@ -46,10 +42,10 @@ class Compressor {
         weights_(source),
         checkpoint_(open_checkpoint(weights_)),
         target_(target),
-        pool_(options.threads) {}
+        context_(options.threads) {}
 
   void run() {
-    load_model(weights_);  // an architecture or tensor that could not be run later is refused now
+    model_ = load_model(weights_);  // an architecture or tensor that could not be run later is refused now
     for (const TensorView& tensor : checkpoint_.tensors()) {
       if (dense_codec(tensor.dtype) == nullptr)
         fail(ErrorCode::kUnsupported, "tensor {} is {}: only BF16, F16 and F32 weights can be compressed", tensor.name,
@@ -62,20 +58,33 @@ class Compressor {
         other_bytes_ += tensor.data.size();
       }
     }
-    const std::vector<const Codec*> codecs = choose_codecs();
-    Spool spool(target_);
-    std::vector<Stored> stored;
-    for (size_t i = 0; i < matrices_.size(); ++i) stored.push_back(encode(*matrices_[i], *codecs[i], spool));
-    write(stored, spool);
+    AtomicFile{target_};  // a target that cannot be written is refused before the work
+    check_aim();
+    if (options_.calibrate != "none" && could_use_moments())
+      sequences_ = calibration_sequences(checkpoint_, model_->shape(), options_);
+    Journal journal(target_, fingerprint());
+    try {
+      encode_all(journal);
+      write(journal);
+    } catch (const Error& error) {
+      // What stopped for want of time or space goes on later; what is wrong with the input stays wrong.
+      const bool goes_on = error.code() == ErrorCode::kCancelled || error.code() == ErrorCode::kIo;
+      if (!goes_on || journal.empty()) journal.remove();
+      throw;
+    }
+    journal.remove();
+  }
+
+  void complete(ModelReport& report) const {
+    report.predicted_loss = predicted_loss_;
+    report.measured_loss = measured_loss_;
+    for (TensorReport& tensor : report.tensors) {
+      const auto loss = predicted_.find(tensor.name);
+      if (loss != predicted_.end()) tensor.predicted_loss = loss->second;
+    }
   }
 
  private:
-  struct Stored {  // a matrix in the spool
-    UpgPlanEntry plan;
-    std::vector<std::pair<uint64_t, uint64_t>> parts;  // offset and bytes, in plan order
-    double relative_error;
-  };
-
   static const Checkpoint& open_checkpoint(const Weights& weights) {
     if (weights.checkpoint() == nullptr)
       fail(ErrorCode::kInvalidArgument, "{} is already compressed; give the directory of the original checkpoint",
@@ -83,30 +92,123 @@ class Compressor {
     return *weights.checkpoint();
   }
 
-  std::vector<const Codec*> choose_codecs() const {
-    if (!options_.codec.empty()) return std::vector(matrices_.size(), &find_codec(options_.codec));
+  bool could_use_moments() const { return options_.codec.empty() || find_codec(options_.codec).uses_moments; }
+
+  uint64_t matrix_budget() const {
     const uint64_t budget = budget_bytes(options_, parameters_);
-    std::vector<MatrixShape> shapes;
-    for (const TensorView* m : matrices_) shapes.push_back({m->name, m->shape[0], m->shape[1]});
-    uint64_t fewest = 0;
-    const auto chosen = allocate(shapes, budget > other_bytes_ ? budget - other_bytes_ : 0, &fewest);
-    if (!chosen) {
-      fewest += other_bytes_;
-      const double ratio = 4.0 * static_cast<double>(parameters_) / static_cast<double>(fewest);
-      fail(ErrorCode::kInvalidArgument,
-           "{} bytes are asked for, the least possible is {}: the largest ratio for this model is {:.3f} (--ratio "
-           "{:.2f})",
-           budget, fewest, ratio, std::floor(ratio * 100) / 100);
-    }
-    return *chosen;
+    return budget > other_bytes_ ? budget - other_bytes_ : 0;
+  }
+
+  // Aims out of reach are refused before anything is measured.
+  void check_aim() const {
+    if (options_.codec.empty()) plan_matrices(matrices_, {}, matrix_budget(), parameters_, other_bytes_);
+  }
+
+  // Of everything that the encoded matrices depend on, to tell whether a journal is of this work.
+  std::string fingerprint() const {
+    nlohmann::ordered_json json = {
+        {"version", UPG_VERSION},  {"budget", options_.codec.empty() ? budget_bytes(options_, parameters_) : 0},
+        {"codec", options_.codec}, {"density", options_.density},
+        {"sequences", sequences_}, {"config", checksum_hex(std::as_bytes(std::span(checkpoint_.texts().config)))}};
+    for (const TensorView& tensor : checkpoint_.tensors())
+      json["tensors"].push_back({tensor.name, dtype_info(tensor.dtype).name, tensor.shape});
+    std::vector<std::filesystem::path> shards;
+    for (const auto& entry : std::filesystem::directory_iterator(checkpoint_.dir()))
+      if (entry.path().extension() == ".safetensors") shards.push_back(entry.path());
+    std::sort(shards.begin(), shards.end());
+    for (const auto& shard : shards)
+      json["shards"].push_back({shard.filename().string(), std::filesystem::file_size(shard),
+                                std::filesystem::last_write_time(shard).time_since_epoch().count()});
+    const std::string text = json.dump();
+    return checksum_hex(std::as_bytes(std::span(text)));
   }
 
   void report(std::string_view stage, uint64_t done, uint64_t total) const {
     if (options_.progress && !options_.progress(stage, done, total))
-      fail(ErrorCode::kCancelled, "compression was cancelled");
+      fail(ErrorCode::kCancelled, "compression was cancelled; the same command goes on from {}.partial", target_);
   }
 
-  Stored encode(const TensorView& tensor, const Codec& codec, Spool& spool) {
+  ForEach for_each(std::string_view stage) {
+    return [this, stage](uint64_t n, const std::function<void(uint64_t)>& f) {
+      context_.pool.each(n, [&](uint64_t i, unsigned worker) {
+        if (worker == 0) report(stage, weights_done_, weights_total_);  // an interruption need not wait for the matrix
+        f(i);
+      });
+    };
+  }
+
+  void encode_all(Journal& journal) {
+    std::map<std::string, double> sensitivity;
+    if (sequences_.empty()) {
+      plan(sensitivity);
+      for (const TensorView* matrix : matrices_) encode(*matrix, {}, journal);
+      return;
+    }
+    uint64_t longest = 0;
+    for (const auto& sequence : sequences_) longest = std::max<uint64_t>(longest, sequence.size());
+    StagedModel staged(*model_, context_, longest);
+    if (options_.codec.empty()) sensitivity = sensitivities(staged, journal);
+    plan(sensitivity);
+
+    Calibrator calibrator(staged, context_, sequences_, kHeldOut,
+                          [&] { report("calibrating", weights_done_, weights_total_); });
+    for (; !calibrator.done(); calibrator.advance()) {
+      for (const Linear* linear : calibrator.weights()) {
+        const TensorView& matrix = *checkpoint_.find(linear->name());
+        if (!calibrated_.insert(matrix.name).second) continue;  // the head is the embedding, done before
+        const Journal::Record* done = journal.find(matrix.name);
+        if (done) {
+          note(matrix, *done);
+          calibrator.replace(matrix.name, journal.load(*done));
+          continue;
+        }
+        report(matrix.name, weights_done_, weights_total_);
+        const bool measured = plan_.at(matrix.name).codec->uses_moments;
+        calibrator.replace(matrix.name,
+                           encode(matrix, measured ? calibrator.statistics(*linear) : InputStatistics{}, journal));
+      }
+    }
+    measured_loss_ = calibrator.measured_loss();
+    for (const TensorView* matrix : matrices_)  // what the text never used: experts without a token
+      if (!calibrated_.contains(matrix->name)) encode(*matrix, {}, journal);
+  }
+
+  std::map<std::string, double> sensitivities(StagedModel& staged, Journal& journal) {
+    if (const Journal::Record* record = journal.find(std::string(kSensitivityRecord)))
+      return record->note.get<std::map<std::string, double>>();
+    std::vector<std::vector<int32_t>> some;
+    const uint64_t n = std::min<uint64_t>(kSensitivitySequences, sequences_.size());
+    for (uint64_t i = 0; i < n; ++i) {
+      const auto& sequence = sequences_[i * sequences_.size() / n];
+      some.emplace_back(sequence.begin(), sequence.begin() + static_cast<ptrdiff_t>(std::min<uint64_t>(
+                                                                 kSensitivityTokens, sequence.size())));
+    }
+    const auto measured =
+        measure_sensitivity(staged, some, for_each("measuring sensitivity"),
+                            [&](uint64_t done, uint64_t total) { report("measuring sensitivity", done, total); });
+    journal.append(std::string(kSensitivityRecord), measured);
+    return measured;
+  }
+
+  void plan(const std::map<std::string, double>& sensitivity) {
+    if (!options_.codec.empty()) {
+      for (const TensorView* matrix : matrices_) plan_[matrix->name] = {&find_codec(options_.codec), 0, std::nullopt};
+      return;
+    }
+    plan_ = plan_matrices(matrices_, sensitivity, matrix_budget(), parameters_, other_bytes_);
+    for (const auto& [name, choice] : plan_) {
+      if (!choice.predicted_loss) continue;
+      predicted_[name] = *choice.predicted_loss;
+      predicted_loss_ = predicted_loss_.value_or(0) + *choice.predicted_loss;
+    }
+  }
+
+  // Encodes a matrix into the journal, unless it is there.
+  EncodedMatrix encode(const TensorView& tensor, const InputStatistics& statistics, Journal& journal) {
+    if (const Journal::Record* done = journal.find(tensor.name)) {
+      note(tensor, *done);
+      return {};
+    }
     report(tensor.name, weights_done_, weights_total_);
     const uint64_t rows = tensor.shape[0];
     const uint64_t cols = tensor.shape[1];
@@ -117,39 +219,41 @@ class Compressor {
           fail(ErrorCode::kInvalidFile, "tensor {} has {} at row {}, column {}: it cannot be compressed", tensor.name,
                out[c], row, c);
     };
+    const MatrixPlan& matrix_plan = plan_.at(tensor.name);
     EncodeOptions encode_options;
     encode_options.density = options_.density;
-    encode_options.parallel = [&](uint64_t n, const std::function<void(uint64_t)>& f) {
-      pool_.each(n, [&](uint64_t i, unsigned worker) {
-        if (worker == 0)
-          report(tensor.name, weights_done_, weights_total_);  // an interruption need not wait for the tensor
-        f(i);
-      });
-    };
+    encode_options.residual_bytes = matrix_plan.residual_bytes;
+    encode_options.parallel = for_each(tensor.name);
     EncodedMatrix encoded;
     try {
-      encoded = codec.encode(rows, cols, source, encode_options);
+      if (statistics.moments.cols) {
+        encode_options.moments = &statistics.moments;
+        const std::vector<float> corrected = corrected_weights(rows, cols, source, statistics, encode_options.parallel);
+        const RowSource from_corrected = [&](uint64_t row, std::span<float> out) {
+          std::copy_n(corrected.data() + row * cols, cols, out.begin());
+        };
+        encoded = matrix_plan.codec->encode(rows, cols, from_corrected, encode_options);
+      } else {
+        encoded = matrix_plan.codec->encode(rows, cols, source, encode_options);
+      }
     } catch (const Error& error) {  // encoders know rows, not names
       if (std::string_view(error.what()).find(tensor.name) != std::string_view::npos) throw;
       fail(error.code(), "tensor {}: {}", tensor.name, error.what());
     }
-    Stored stored;
-    stored.plan = {tensor.name, std::string(codec.id), codec.version, {rows, cols}, {}};
-    stored.relative_error = relative_error(encoded, source);
-    for (const EncodedMatrix::Component& part : encoded.components) {
-      stored.plan.parts.push_back({part.suffix, part.dtype, part.shape});
-      stored.parts.emplace_back(spool.append(part.data), part.data.size());
-    }
-    weights_done_ += rows * cols;
+    note(tensor, journal.append(tensor.name, {{"relative_error", relative_error(encoded, source)}}, &encoded));
+    return encoded;
+  }
+
+  void note(const TensorView& tensor, const Journal::Record&) {
+    weights_done_ += tensor.elements();
     report(tensor.name, weights_done_, weights_total_);
-    return stored;
   }
 
   // ||decoded - original|| / ||original||, in an order of summation that does not depend on threads.
   double relative_error(const EncodedMatrix& encoded, const RowSource& source) {
     const Matrix matrix = open_encoded(encoded);
     std::vector<double> noise(encoded.rows), power(encoded.rows);
-    pool_.split(encoded.rows, 16, [&](uint64_t begin, uint64_t end, unsigned) {
+    context_.pool.split(encoded.rows, 16, [&](uint64_t begin, uint64_t end, unsigned) {
       std::vector<float> original(encoded.cols), decoded(encoded.cols);
       for (uint64_t row = begin; row < end; ++row) {
         source(row, original);
@@ -169,15 +273,19 @@ class Compressor {
     return all_power > 0 ? std::sqrt(all_noise / all_power) : 0.0;
   }
 
-  void write(std::vector<Stored>& stored, const Spool& spool) {
+  void write(const Journal& journal) {
     UpgPlan plan;
     plan.architecture = ConfigReader(checkpoint_.texts().config, checkpoint_.dir()).architecture();
     plan.producer = "upg " UPG_VERSION;
     plan.texts = checkpoint_.texts();
     plan.version = "2.0";
-    for (const Stored& s : stored) {
-      plan.entries.push_back(s.plan);
-      plan.version = std::max(plan.version, std::string(find_codec(s.plan.codec).since));
+    for (const TensorView* matrix : matrices_) {
+      const Journal::Record& record = *journal.find(matrix->name);
+      const Codec& codec = find_codec(record.codec);
+      UpgPlanEntry& entry =
+          plan.entries.emplace_back(UpgPlanEntry{matrix->name, record.codec, codec.version, matrix->shape, {}});
+      for (const Journal::Part& part : record.parts) entry.parts.push_back({part.suffix, part.dtype, part.shape});
+      plan.version = std::max(plan.version, std::string(codec.since));
     }
     for (const TensorView& tensor : checkpoint_.tensors())
       if (!is_matrix(tensor))
@@ -190,18 +298,16 @@ class Compressor {
     for (const TensorView& tensor : checkpoint_.tensors())
       if (!is_matrix(tensor)) writer.append(tensor.name, "", tensor.data);
     std::vector<std::byte> buffer;
-    for (const Stored& s : stored) {
-      for (size_t i = 0; i < s.parts.size(); ++i) {
-        auto [offset, left] = s.parts[i];
-        while (left > 0) {
-          buffer.resize(std::min<uint64_t>(left, 8 << 20));
-          spool.read(offset, buffer);
-          writer.append(s.plan.name, s.plan.parts[i].suffix, buffer);
-          offset += buffer.size();
-          left -= buffer.size();
+    for (const TensorView* matrix : matrices_) {
+      const Journal::Record& record = *journal.find(matrix->name);
+      for (const Journal::Part& part : record.parts) {
+        for (uint64_t done = 0; done < part.bytes; done += buffer.size()) {
+          buffer.resize(std::min<uint64_t>(part.bytes - done, 8 << 20));
+          journal.read(part.offset + done, buffer);
+          writer.append(matrix->name, part.suffix, buffer);
         }
       }
-      writer.set_relative_error(s.plan.name, s.relative_error);
+      writer.set_relative_error(matrix->name, record.note.at("relative_error"));
       report("writing", weights_total_, weights_total_);
     }
     writer.finish();
@@ -211,8 +317,14 @@ class Compressor {
   Weights weights_;
   const Checkpoint& checkpoint_;
   std::string target_;
-  ThreadPool pool_;
+  OpContext context_;
+  std::unique_ptr<Model> model_;
   std::vector<const TensorView*> matrices_;
+  std::vector<std::vector<int32_t>> sequences_;  // of calibration text; empty: none
+  std::map<std::string, MatrixPlan> plan_;
+  std::set<std::string> calibrated_;
+  std::map<std::string, double> predicted_;
+  std::optional<double> predicted_loss_, measured_loss_;
   uint64_t parameters_ = 0;
   uint64_t other_bytes_ = 0;
   uint64_t weights_total_ = 0, weights_done_ = 0;
@@ -224,9 +336,13 @@ CompressReport compress(const std::string& source, const std::string& target, co
   const auto start = std::chrono::steady_clock::now();
   if (!(options.density > 0 && options.density <= 1))
     fail(ErrorCode::kInvalidArgument, "density is {}, must be above 0 and at most 1", options.density);
-  Compressor(source, target, options).run();
   CompressReport report;
-  report.model = inspect(target);
+  {
+    Compressor compressor(source, target, options);
+    compressor.run();
+    report.model = inspect(target);
+    compressor.complete(report.model);
+  }
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }

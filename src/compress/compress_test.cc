@@ -22,6 +22,12 @@ class CompressTest : public TemporaryFolderTest {
     CompressOptions options;
     options.codec = std::move(codec);
     options.threads = threads;
+    options.calibrate = "none";
+    return options;
+  }
+  static CompressOptions data_free() {
+    CompressOptions options;
+    options.calibrate = "none";
     return options;
   }
   std::vector<std::string> files() const {
@@ -45,7 +51,7 @@ class CompressTest : public TemporaryFolderTest {
 };
 
 TEST_F(CompressTest, ThreadsDoNotChangeAByte) {
-  for (const char* codec : {"trellis2", "trellis3", "trellis4", "mdcsr", "mdcsr_manifold", "bf16"}) {
+  for (const char* codec : {"trellis2", "trellis3", "trellis4", "mdcsr", "mdcsr_manifold", "int8", "bf16"}) {
     compress(golden_model("window_bf16"), path("one.upg"), with_codec(codec, 1));
     compress(golden_model("window_bf16"), path("three.upg"), with_codec(codec, 3));
     EXPECT_TRUE(read_file(path("one.upg")) == read_file(path("three.upg"))) << codec;
@@ -105,14 +111,14 @@ TEST_F(CompressTest, AimsAreMetAndNeverMissed) {
   const std::string model = golden_model("window_bf16");
   const uint64_t parameters = inspect(model).parameters;
   for (double ratio : {3.0, 4.0, 5.0}) {
-    CompressOptions options;
+    CompressOptions options = data_free();
     options.ratio = ratio;
     const ModelReport report = compress(model, path("out.upg"), options).model;
     EXPECT_GE(report.ratio_fp32, ratio);
-    CompressOptions bytes;
+    CompressOptions bytes = data_free();
     bytes.bytes = report.weight_bytes;
     EXPECT_EQ(compress(model, path("out.upg"), bytes).model.weight_bytes, report.weight_bytes);
-    CompressOptions bits;
+    CompressOptions bits = data_free();
     bits.bits = 32 / ratio;
     const ModelReport by_bits = compress(model, path("out.upg"), bits).model;
     EXPECT_LE(by_bits.bits_per_weight, 32 / ratio);
@@ -121,7 +127,7 @@ TEST_F(CompressTest, AimsAreMetAndNeverMissed) {
 }
 
 TEST_F(CompressTest, AnAimOutOfReachIsRefusedWithTheLargestRatioWhichWorks) {
-  CompressOptions options;
+  CompressOptions options = data_free();
   options.ratio = 100;
   ErrorCode code{};
   const std::string message = refusal(golden_model("window_bf16"), options, &code);
@@ -136,18 +142,18 @@ TEST_F(CompressTest, AnAimOutOfReachIsRefusedWithTheLargestRatioWhichWorks) {
 
 TEST_F(CompressTest, WrongOptionsAreRefusedByName) {
   const std::string model = golden_model("window_bf16");
-  CompressOptions two;
+  CompressOptions two = data_free();
   two.ratio = 4;
   two.bits = 8;
   EXPECT_THAT(refusal(model, two), HasSubstr("one of ratio, bytes and bits"));
   for (double wrong : {0.0, -3.0, std::nan(""), static_cast<double>(INFINITY)}) {
-    CompressOptions ratio, bits;
+    CompressOptions ratio = data_free(), bits = data_free();
     ratio.ratio = wrong;
     bits.bits = wrong;
     EXPECT_THAT(refusal(model, ratio), HasSubstr("ratio is"));
     EXPECT_THAT(refusal(model, bits), HasSubstr("bits is"));
   }
-  CompressOptions none;
+  CompressOptions none = data_free();
   none.bytes = 0;
   EXPECT_THAT(refusal(model, none), HasSubstr("largest ratio"));
   EXPECT_THAT(refusal(model, with_codec("gzip")), HasSubstr("\"gzip\""));

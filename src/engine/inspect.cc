@@ -28,7 +28,7 @@ ModelReport inspect(const std::string& path) {
   for (const WeightInfo& weight : weights.list()) {
     uint64_t elements = 1;
     for (uint64_t dim : weight.shape) elements *= dim;
-    TensorReport tensor{weight.name, weight.shape, weight.codec, weight.stored_bytes, 0, weight.relative_error};
+    TensorReport tensor{weight.name, weight.shape, weight.codec, weight.stored_bytes, 0, weight.relative_error, {}};
     if (elements > 0) tensor.bits_per_weight = 8.0 * static_cast<double>(tensor.bytes) / static_cast<double>(elements);
     model.parameters += elements;
     model.weight_bytes += tensor.bytes;

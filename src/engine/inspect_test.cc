@@ -17,6 +17,7 @@ class Inspect : public TemporaryFolderTest {
     CompressOptions options;
     options.codec = codec;
     options.threads = 1;
+    options.calibrate = "none";
     compress(model, path(name), options);
     return path(name);
   }

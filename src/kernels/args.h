@@ -21,8 +21,8 @@ struct Q8Vector {
 struct GemvArgs {
   const void* weights;   // the codec's layout struct
   const Matrix* matrix;  // the same, for the reference kernels, which decode through the codec
-  const float* x;        // [cols]; kernels with activation f32
-  Q8Vector q8;           // kernels with activation q8
+  const float* x;        // [cols]; always there
+  Q8Vector q8;           // the same quantised; kernels with activation q8, but for the residual of a trellis
   float* y;              // [rows]
   uint64_t row_begin;
   uint64_t row_end;

@@ -1,6 +1,6 @@
 // Every row of the gemv and unpack lists, for every codec, against decode_row: odd sizes, empty rows, extreme values,
-// row and column ranges, unaligned data. Nothing is named by hand: a new row or codec is tested by being in its list.
-// The ops without weights are in conformance_ops_test.cc.
+// row and column ranges, unaligned data, and where the codec may have one a sparse residual. Nothing is named by hand:
+// a new row or codec is tested by being in its list. The ops without weights are in conformance_ops_test.cc.
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -8,8 +8,9 @@
 #include "base/checked.h"
 #include "base/float16.h"
 #include "codec/codec_table.h"
+#include "codec/mdcsr.h"
 #include "codec/primes.h"
-#include "codec/test_util.h"
+#include "codec/trellis.h"
 #include "kernels/test_util.h"
 #include "upg/error.h"
 
@@ -25,6 +26,23 @@ enum class Weights {
 };
 constexpr Weights kAllWeights[] = {Weights::kRandom, Weights::kSaturated, Weights::kSparse, Weights::kExtreme,
                                    Weights::kBits};
+
+// What is tested: a codec's matrices, with a residual or without.
+struct Case {
+  const Codec* codec;
+  bool residual;
+};
+std::string name_of(const Case& c) { return std::string(c.codec->id) + (c.residual ? "_residual" : ""); }
+void PrintTo(const Case& c, std::ostream* out) { *out << name_of(c); }
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const Codec* codec : codecs()) {
+    all.push_back({codec, false});
+    if (codec->id.starts_with("trellis")) all.push_back({codec, true});
+  }
+  return all;
+}
 
 template <typename T>
 void put(EncodedMatrix& to, const char* suffix, DType dtype, std::vector<uint64_t> shape, const std::vector<T>& data) {
@@ -65,9 +83,32 @@ EncodedMatrix random_trellis(const Codec& codec, unsigned bits, uint64_t rows, u
   return encoded;
 }
 
-EncodedMatrix random_matrix(const Codec& codec, uint64_t rows, uint64_t cols, Weights kind, Random& random) {
-  for (unsigned bits : {2u, 3u, 4u})
-    if (codec.id == fmt::format("trellis{}", bits)) return random_trellis(codec, bits, rows, cols, kind, random);
+void add_residual(EncodedMatrix& encoded, Weights kind, Random& random) {
+  std::vector<mdcsr::Entry> entries;
+  std::vector<float> scales(encoded.rows);
+  for (uint32_t r = 0; r < encoded.rows; ++r) {
+    scales[r] = random.normal() / 127;
+    if (kind == Weights::kExtreme) scales[r] *= random.below(2) ? 0x1p90f : 0x1p-90f;
+    // One in so many columns; past 255, most entries have bridges.
+    const uint32_t every = kind == Weights::kSaturated ? 1 : kind == Weights::kSparse ? 400 : 1 + random.below(40);
+    for (uint32_t c = 0; c < encoded.cols; ++c) {
+      if (random.below(every) != 0) continue;
+      const int value = static_cast<int>(random.below(255)) - 127;
+      entries.push_back({r, c, static_cast<int8_t>(kind == Weights::kSaturated ? (value < 0 ? -127 : 127) : value)});
+    }
+  }
+  for (auto& part : mdcsr::build_parts(kTrellisResidual, encoded.rows, encoded.cols, entries, scales))
+    encoded.components.push_back(std::move(part));
+}
+
+EncodedMatrix random_matrix(const Case& tested, uint64_t rows, uint64_t cols, Weights kind, Random& random) {
+  const Codec& codec = *tested.codec;
+  for (unsigned bits : {2u, 3u, 4u}) {
+    if (codec.id != fmt::format("trellis{}", bits)) continue;
+    EncodedMatrix encoded = random_trellis(codec, bits, rows, cols, kind, random);
+    if (tested.residual) add_residual(encoded, kind, random);
+    return encoded;
+  }
   const uint32_t seed = random.below(1u << 30);
   const RowSource source = [&](uint64_t row, std::span<float> out) {
     Random of_row(seed + static_cast<uint32_t>(row));
@@ -85,11 +126,19 @@ EncodedMatrix random_matrix(const Codec& codec, uint64_t rows, uint64_t cols, We
   return encoded;
 }
 
+std::vector<float> decoded(const Matrix& matrix) {
+  std::vector<float> dense(matrix.rows * matrix.cols);
+  for (uint64_t r = 0; r < matrix.rows; ++r) matrix.codec->decode_row(matrix, r, dense.data() + r * matrix.cols);
+  return dense;
+}
+
 // A matrix opened in memory of exactly its size, perhaps off any alignment, and decoded.
 struct Opened {
   std::vector<std::vector<std::byte>> storage;
   Matrix matrix;
-  std::vector<float> dense;  // [rows, cols]
+  std::vector<float> dense;     // [rows, cols]
+  std::vector<float> base;      // the same without the residual
+  std::vector<float> residual;  // the residual alone; empty where there is none
   bool finite = true;
 
   Opened(const EncodedMatrix& encoded, size_t shift) {
@@ -100,21 +149,29 @@ struct Opened {
       parts.push_back({part.suffix, part.dtype, part.shape, std::span(bytes).subspan(shift)});
     }
     matrix = encoded.codec->open("matrix", encoded.rows, encoded.cols, parts);
-    dense.resize(matrix.rows * matrix.cols);
-    for (uint64_t r = 0; r < matrix.rows; ++r) matrix.codec->decode_row(matrix, r, dense.data() + r * matrix.cols);
+    dense = base = decoded(matrix);
     for (float weight : dense) finite &= std::isfinite(weight);
+    std::vector<TensorView> of_base, of_residual;
+    for (TensorView part : parts) {
+      const bool extra = part.name.starts_with(kTrellisResidual);
+      if (extra) part.name.erase(0, kTrellisResidual.size());
+      (extra ? of_residual : of_base).push_back(part);
+    }
+    if (of_residual.empty()) return;
+    base = decoded(matrix.codec->open("base", matrix.rows, matrix.cols, of_base));
+    residual = decoded(kMdcsrCodec.open("residual", matrix.rows, matrix.cols, of_residual));
   }
 };
 
 // Calls check(opened, kind, random, label) for every shape and kind of weights of the codec.
 template <typename Check>
-void for_each_matrix(const Codec& codec, Check check) {
+void for_each_matrix(const Case& tested, Check check) {
   uint32_t seed = 0;
   for (uint64_t rows : {1, 15, 16, 17, 33, 100}) {
     for (uint64_t cols : {1, 2, 31, 32, 33, 64, 255, 256, 257, 600}) {
       for (Weights kind : kAllWeights) {
         Random random(++seed);
-        const EncodedMatrix encoded = random_matrix(codec, rows, cols, kind, random);
+        const EncodedMatrix encoded = random_matrix(tested, rows, cols, kind, random);
         for (size_t shift : {0, 1}) {
           std::unique_ptr<Opened> opened;
           try {
@@ -124,8 +181,8 @@ void for_each_matrix(const Codec& codec, Check check) {
             continue;
           }
           check(*opened, kind, random,
-                fmt::format("{} {} x {}, weights {}, shift {}, seed {}", codec.id, rows, cols, static_cast<int>(kind),
-                            shift, seed));
+                fmt::format("{} {} x {}, weights {}, shift {}, seed {}", name_of(tested), rows, cols,
+                            static_cast<int>(kind), shift, seed));
           if (::testing::Test::HasFatalFailure()) return;
         }
       }
@@ -133,15 +190,15 @@ void for_each_matrix(const Codec& codec, Check check) {
   }
 }
 
-class EveryCodec : public ::testing::TestWithParam<const Codec*> {};
+class EveryCodec : public ::testing::TestWithParam<Case> {};
 
 TEST_P(EveryCodec, UnpackGivesTheBitsOfDecodeRow) {
-  const Codec& codec = *GetParam();
+  const Codec& codec = *GetParam().codec;
   std::vector<Kernel<UnpackFn>> rows_of_codec;
   for (const auto& row : runnable(unpack_kernels()))
     if (variant_matches(row.variant, codec.id)) rows_of_codec.push_back(row);
   ASSERT_FALSE(rows_of_codec.empty());
-  for_each_matrix(codec, [&](const Opened& opened, Weights, Random& random, const std::string& label) {
+  for_each_matrix(GetParam(), [&](const Opened& opened, Weights, Random& random, const std::string& label) {
     const Matrix& m = opened.matrix;
     for (const auto& row : rows_of_codec) {
       ASSERT_EQ(row.bound, 0) << row.name << ": unpack is bit-exact";
@@ -192,24 +249,33 @@ struct Activations {
 // The bound of a product's row, after Higham, Accuracy and Stability of Numerical Algorithms, 3.1: n float additions
 // and multiplications in any order err by at most n 2^-24 sum |w x| to first order. Codecs with int8 activations sum
 // each block of 32 exactly in integers, so n counts blocks; 8 more for scaling and the last reduction. Below float's
-// normal range an operation errs by 2^-149, and so does each weight that decode_row gives.
+// normal range an operation errs by 2^-149, and so does each weight that decode_row gives. A residual has products of
+// its own, with float activations; but the reference decodes it into the weights, where it meets int8 ones.
 void expect_products(const Kernel<GemvFn>& row, const Opened& opened, const Activations& activations,
                      const std::string& label) {
   const Matrix& m = opened.matrix;
   const bool quantized = m.codec->activation == "q8";
-  const double n = static_cast<double>(quantized ? ceil_div(m.cols, 32) : m.cols) + 8;
+  const bool residual = !opened.residual.empty();
+  const double n =
+      static_cast<double>((quantized ? ceil_div(m.cols, 32) : m.cols) + (residual ? m.cols : uint64_t{0})) + 8;
   std::vector<double> expected(m.rows), bound(m.rows);
   double x_magnitude = 0;
   for (uint64_t c = 0; c < m.cols; ++c) x_magnitude += std::abs(activations.value(quantized, c));
   for (uint64_t r = 0; r < m.rows; ++r) {
-    double magnitude = 0;
+    double magnitude = 0, slack = 0;
     for (uint64_t c = 0; c < m.cols; ++c) {
-      const double product = double{opened.dense[r * m.cols + c]} * activations.value(quantized, c);
+      const double product = double{opened.base[r * m.cols + c]} * activations.value(quantized, c);
       expected[r] += product;
       magnitude += std::abs(product);
+      if (!residual) continue;
+      const double weight = double{opened.residual[r * m.cols + c]};
+      expected[r] += weight * activations.value(false, c);
+      magnitude += std::abs(weight * activations.value(false, c));
+      if (row.isa == "ref") slack += std::abs(weight * (activations.value(quantized, c) - activations.value(false, c)));
     }
     const bool may_overflow = magnitude > 0x1p126;  // a partial sum: then nothing is promised
-    bound[r] = may_overflow ? INFINITY : row.bound * (n * kRounding * magnitude + (n + x_magnitude) * kUnderflow);
+    bound[r] =
+        may_overflow ? INFINITY : slack + row.bound * (n * kRounding * magnitude + (n + x_magnitude) * kUnderflow);
   }
   const uint64_t last_panel = (m.rows - 1) / 16 * 16;
   for (auto [begin, end] : {std::pair{uint64_t{0}, m.rows},
@@ -238,13 +304,13 @@ void expect_products(const Kernel<GemvFn>& row, const Opened& opened, const Acti
 }
 
 TEST_P(EveryCodec, ProductsAgreeWithDecodeRowWithinTheBound) {
-  const Codec& codec = *GetParam();
+  const Codec& codec = *GetParam().codec;
   const std::string variant = fmt::format("{}_{}", codec.id, codec.activation);
   std::vector<Kernel<GemvFn>> rows_of_codec;
   for (const auto& row : runnable(gemv_kernels()))
     if (variant_matches(row.variant, variant)) rows_of_codec.push_back(row);
   ASSERT_FALSE(rows_of_codec.empty());
-  for_each_matrix(codec, [&](const Opened& opened, Weights kind, Random& random, const std::string& label) {
+  for_each_matrix(GetParam(), [&](const Opened& opened, Weights kind, Random& random, const std::string& label) {
     const uint64_t cols = opened.matrix.cols;
     if (!opened.finite) return;  // the sum has no value to compare with
     std::vector<std::pair<const char*, Activations>> vectors;
@@ -269,11 +335,11 @@ TEST_P(EveryCodec, ProductsAgreeWithDecodeRowWithinTheBound) {
 
 // The bound above grows with the row: this is what shows a weight in the wrong column.
 TEST_P(EveryCodec, EachColumnMeetsItsOwnActivation) {
-  const Codec& codec = *GetParam();
+  const Codec& codec = *GetParam().codec;
   const std::string variant = fmt::format("{}_{}", codec.id, codec.activation);
   for (uint64_t cols : {1, 33, 257}) {
     Random random(static_cast<uint32_t>(cols));
-    const Opened opened(random_matrix(codec, 19, cols, Weights::kRandom, random), 0);
+    const Opened opened(random_matrix(GetParam(), 19, cols, Weights::kRandom, random), 0);
     for (uint64_t c = 0; c < cols; ++c) {
       std::vector<float> x(cols);
       x[c] = 1.5f;
@@ -288,16 +354,18 @@ TEST_P(EveryCodec, EachColumnMeetsItsOwnActivation) {
 }
 
 TEST_P(EveryCodec, MatricesWithoutColumnsGiveZeros) {
-  const Codec& codec = *GetParam();
-  const EncodedMatrix encoded = codec.encode(20, 0, [](uint64_t, std::span<float>) {}, {});
+  const Codec& codec = *GetParam().codec;
+  EncodedMatrix encoded = codec.encode(20, 0, [](uint64_t, std::span<float>) {}, {});
+  Random random(1);
+  if (GetParam().residual) add_residual(encoded, Weights::kRandom, random);
   const Opened opened(encoded, 0);
   for (const auto& row : runnable(gemv_kernels()))
     if (variant_matches(row.variant, fmt::format("{}_{}", codec.id, codec.activation)))
       expect_products(row, opened, Activations({}), "no columns");
 }
 
-INSTANTIATE_TEST_SUITE_P(Codecs, EveryCodec, ::testing::ValuesIn(codecs().begin(), codecs().end()),
-                         [](const auto& param) { return std::string(param.param->id); });
+INSTANTIATE_TEST_SUITE_P(Codecs, EveryCodec, ::testing::ValuesIn(cases()),
+                         [](const auto& param) { return name_of(param.param); });
 
 TEST(Conformance, RowsThatCannotRunHereAreListed) {
   std::set<std::string_view> untested;

@@ -35,11 +35,22 @@ class Model {
   /// Runs `tokens` (valid ids, at least one) at positions cache.length() and on, appending to the cache, which has
   /// room. logits [range.end - range.begin, vocab_size] receives those of the positions in `range`; may be empty. The
   /// same tokens give the same logits whatever the number of threads.
-  virtual void forward(OpContext& context, std::span<const int32_t> tokens, Activations activations, KvCache& cache,
-                       LogitsRange range, float* logits) = 0;
+  void forward(OpContext& context, std::span<const int32_t> tokens, Activations activations, KvCache& cache,
+               LogitsRange range, float* logits);
+
+  // The steps of forward(), for those who go through a model layer by layer. `x` [n_tokens, hidden_size] is the
+  // residual stream.
+  virtual void embed(OpContext& context, std::span<const int32_t> tokens, float* x) = 0;
+  /// Runs layer `index` < shape().kv.layers in place; keys and values go to the cache at cache.length() and on.
+  virtual void layer(OpContext& context, uint64_t index, uint64_t n_tokens, Activations activations, KvCache& cache,
+                     float* x) = 0;
+  virtual void head(OpContext& context, uint64_t n_tokens, Activations activations, const float* x, float* logits) = 0;
 
  protected:
   ModelShape shape_;
+
+ private:
+  std::vector<float> x_;
 };
 
 }  // namespace upg

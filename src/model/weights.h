@@ -42,7 +42,9 @@ class Weights {
   /// The matrix [rows, cols], validated. Views stay valid while this object lives.
   /// Throws Error(kInvalidFile) naming the tensor if it is missing or of another shape.
   Matrix matrix(const std::string& name, uint64_t rows, uint64_t cols);
-  Linear linear(const std::string& name, uint64_t rows, uint64_t cols) { return Linear(matrix(name, rows, cols)); }
+  Linear linear(const std::string& name, uint64_t rows, uint64_t cols, bool to_stream = false) {
+    return Linear(matrix(name, rows, cols), name, to_stream);
+  }
   /// A vector [n], as float, all finite.
   std::vector<float> vector(const std::string& name, uint64_t n);
 

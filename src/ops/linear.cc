@@ -14,7 +14,8 @@ constexpr uint64_t kPanelsAtOnce = 2;
 
 }  // namespace
 
-Linear::Linear(Matrix matrix) : matrix_(std::move(matrix)) {
+Linear::Linear(Matrix matrix, std::string name, bool to_stream)
+    : matrix_(std::move(matrix)), name_(std::move(name)), to_stream_(to_stream) {
   const std::string codec(matrix_.codec->id);
   quantized_ = matrix_.codec->activation == "q8";
   gemv_ = kernels::select(kernels::gemv_kernels(), codec + "_" + std::string(matrix_.codec->activation)).run;
@@ -27,6 +28,25 @@ Linear::Linear(Matrix matrix) : matrix_(std::move(matrix)) {
 }
 
 void Linear::apply(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const {
+  const Linear* used = context.hook ? context.hook->before(*this, x, n_tokens) : this;
+  if (used == nullptr) {
+    std::memset(y, 0, n_tokens * rows() * sizeof *y);
+  } else {
+    used->run(context, x, n_tokens, activations, y);
+  }
+}
+
+void Linear::lookup(OpContext& context, std::span<const int32_t> tokens, float* x) const {
+  const Linear* used = context.hook ? context.hook->before(*this, nullptr, tokens.size()) : this;
+  if (used == nullptr) {
+    std::memset(x, 0, tokens.size() * cols() * sizeof *x);
+    return;
+  }
+  for (uint64_t t = 0; t < tokens.size(); ++t)
+    used->matrix_.codec->decode_row(used->matrix_, static_cast<uint64_t>(tokens[t]), x + t * cols());
+}
+
+void Linear::run(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const {
   if (n_tokens == 1 && (!quantized_ || activations == Activations::kQuantized)) {
     one_token(context, x, y);
   } else {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -9,6 +11,18 @@
 #include "kernels/kernel.h"
 
 namespace upg {
+
+class Linear;
+
+/// Stands between a model and its weights: sees what enters each product, and may put other weights in their place.
+/// Compression runs a model through one.
+class WeightHook {
+ public:
+  virtual ~WeightHook() = default;
+  /// Called before y = W x for x [n_tokens, cols], and before rows are looked up (x is nullptr). Returns the weights
+  /// to use, `linear` itself or others of its shape; nullptr: the product is not wanted, y becomes 0.
+  virtual const Linear* before(const Linear& linear, const float* x, uint64_t n_tokens) = 0;
+};
 
 /// What every op needs besides its operands: threads, and memory to work in that is kept from call to call.
 struct OpContext {
@@ -26,6 +40,7 @@ struct OpContext {
   std::vector<int8_t> q8;  // the quantised token
   std::vector<float> q8_scale;
   std::vector<int32_t> q8_sum;
+  WeightHook* hook = nullptr;
 };
 
 /// How one token's activations enter products with compressed weights. Several tokens at once always use float.
@@ -38,20 +53,28 @@ class Linear {
  public:
   Linear() = default;
   /// Chooses the kernels. Throws Error(kUnsupported) if the codec has none.
-  explicit Linear(Matrix matrix);
+  explicit Linear(Matrix matrix, std::string name = {}, bool to_stream = false);
 
+  const std::string& name() const { return name_; }  // of the stored weight
+  /// Whether the product is added to the residual stream as it is.
+  bool to_stream() const { return to_stream_; }
   uint64_t rows() const { return matrix_.rows; }
   uint64_t cols() const { return matrix_.cols; }
   const Matrix& matrix() const { return matrix_; }
 
   /// y[t] = W x[t]: x [n_tokens, cols], y [n_tokens, rows]. The result does not depend on the number of threads.
   void apply(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const;
+  /// x[t] = row tokens[t]: x [tokens.size(), cols], every token below rows().
+  void lookup(OpContext& context, std::span<const int32_t> tokens, float* x) const;
 
  private:
+  void run(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const;
   void one_token(OpContext& context, const float* x, float* y) const;
   void many_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y) const;
 
   Matrix matrix_;
+  std::string name_;
+  bool to_stream_ = false;
   uint64_t depth_ = 0;      // columns unpacked at a time
   bool quantized_ = false;  // gemv_ takes q8
   kernels::GemvFn gemv_ = nullptr;

@@ -25,12 +25,12 @@ using namespace upg;
 
 // One lane of a tile, as the layout defines it: words 16 apart, table [2][16] -> levels [32].
 __host__ __device__ void decode_lane(const uint32_t* words, const int8_t* table, unsigned bits, int8_t* levels) {
-  unsigned previous = trellis_code(words, 16, bits, 3, 7);
+  unsigned state = trellis_first_state(words, 16, bits);
   for (unsigned nibble = 0; nibble < 8; ++nibble) {
     for (unsigned plane = 0; plane < kTrellisPlanes; ++plane) {
       const unsigned code = trellis_code(words, 16, bits, plane, nibble);
-      levels[trellis_column(plane, nibble)] = table[16 * (previous & 1) + code];
-      previous = code;
+      levels[trellis_column(plane, nibble)] = table[16 * trellis_row(state) + (code ^ trellis_flip(state))];
+      state = trellis_next_state(state, code);
     }
   }
 }
@@ -43,8 +43,8 @@ __global__ void decode_scalar(const uint32_t* words, const int8_t* table, unsign
   if (tile < tiles) decode_lane(words + tile * bits * 16 + lane, table, bits, levels + (tile * 16 + lane) * 32);
 }
 
-// The same for 3 bits by PRMT: a word's 16-bit half selects four bytes from the 8 entries of each state, and a mask
-// made of the previous plane's low bits picks between the two.
+// The same for 3 bits by PRMT: a word's 16-bit half selects four bytes from the 8 entries of each row of the table,
+// and the low bits of the plane two places back pick between the two.
 __global__ void decode_prmt3(const uint32_t* words, uint2 even, uint2 odd, unsigned tiles, int8_t* levels) {
   const unsigned lane = (blockIdx.x * blockDim.x + threadIdx.x) % 16;
   const unsigned tile = (blockIdx.x * blockDim.x + threadIdx.x) / 16;
@@ -52,16 +52,16 @@ __global__ void decode_prmt3(const uint32_t* words, uint2 even, uint2 odd, unsig
   const uint32_t* w = words + tile * 48 + lane;
   const uint32_t a = w[0], b = w[16], c = w[32];
   const uint32_t d = ((a >> 3) & 0x11111111u) | ((b >> 2) & 0x22222222u) | ((c >> 1) & 0x44444444u);
-  const uint32_t plane[4] = {a & 0x77777777u, b & 0x77777777u, c & 0x77777777u, d};
-  const uint32_t previous[4] = {(d << 4) | (d >> 28), a, b, c};
+  const uint32_t plane[7] = {__funnelshift_l(b, b, 4), __funnelshift_l(c, c, 4), __funnelshift_l(d, d, 4), a, b, c, d};
   for (unsigned p = 0; p < 4; ++p) {
     for (unsigned half = 0; half < 2; ++half) {
-      const uint32_t code = plane[p] >> (16 * half);
-      const uint32_t state = previous[p] >> (16 * half);
+      const uint32_t flip = (plane[p] ^ plane[p + 2]) & 0x11111111u;
+      const uint32_t code = ((plane[p + 3] & 0x77777777u) ^ flip) >> (16 * half);
+      const uint32_t row = plane[p + 1] >> (16 * half);
       const uint32_t t0 = __byte_perm(even.x, even.y, code);
       const uint32_t t1 = __byte_perm(odd.x, odd.y, code);
-      // Selector nibble i takes byte i of t0, or of t1 (i + 4) where the state is odd.
-      const uint32_t bytes = __byte_perm(t0, t1, 0x3210u | ((state & 0x1111u) << 2));
+      // Selector nibble i takes byte i of t0, or of t1 (i + 4) in row 1.
+      const uint32_t bytes = __byte_perm(t0, t1, 0x3210u | ((row & 0x1111u) << 2));
       for (unsigned i = 0; i < 4; ++i)
         levels[(tile * 16 + lane) * 32 + trellis_column(p, 4 * half + i)] = static_cast<int8_t>(bytes >> (8 * i));
     }

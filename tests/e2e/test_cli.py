@@ -39,7 +39,7 @@ class CliTest(unittest.TestCase):
         cls.demo = cls.tmp / "demo.upg"
         cls.small = cls.tmp / "small.upg"
         for model, target, args in ((DEMO, cls.demo, ["--codec", "trellis3"]), (SMALL, cls.small, ["--codec", "trellis2"])):
-            done = upg("compress", model, "-o", target, *args)
+            done = upg("compress", model, "-o", target, "--calibrate", "none", *args)
             if done.returncode != 0:
                 raise AssertionError(done.stderr)
 
@@ -77,8 +77,7 @@ class Commands(CliTest):
                      ["inspect", self.demo, "--nonsense"], ["run", self.demo, "-p", "x", "-n", "many"],
                      ["run", self.demo, "-p", "x", "-n", "-1"], ["eval", self.demo],
                      ["eval", self.demo, "--task", "lambada"], ["eval", self.demo, "--text", "a", "--task", "lambada"],
-                     ["compress", DEMO, "-o", "x", "--ratio", "5", "--bits", "3"],
-                     ["compress", DEMO, "-o", "x", "--calibrate", "some.txt"]):
+                     ["compress", DEMO, "-o", "x", "--ratio", "5", "--bits", "3"]):
             self.refused(*args, status=2)
 
     def test_every_report_is_json_on_request(self):
@@ -88,7 +87,7 @@ class Commands(CliTest):
         text.write_text(TEXT)
         out = self.tmp / "json.upg"
         reports = {
-            "compress": ["compress", SMALL, "-o", out, "--codec", "trellis4"],
+            "compress": ["compress", SMALL, "-o", out, "--codec", "trellis4", "--calibrate", "none"],
             "inspect": ["inspect", self.small],
             "verify": ["verify", self.small],
             "decompress": ["decompress", self.small, "-o", self.tmp / "json_dense"],
@@ -109,9 +108,13 @@ class Commands(CliTest):
             for field in fields.get(name, []):
                 self.assertIn(field, report, name)
 
-    def test_the_default_ratio_is_met(self):
+    def test_the_default_ratio_is_met_and_the_loss_is_reported(self):
         out = self.tmp / "default.upg"
-        report = json.loads(self.ok("compress", DEMO, "-o", out, "--json").stdout)
+        report = json.loads(self.ok("compress", DEMO, "-o", out, "--calibration-tokens", 8192, "--json").stdout)
+        self.assertLess(report["ratio_fp32"], 10.01)
+        self.assertGreater(report["measured_loss"], 0)
+        self.assertLess(report["measured_loss"], 1)
+        self.assertAlmostEqual(report["predicted_loss"], sum(t.get("predicted_loss", 0) for t in report["tensors"]), 6)
         self.assertGreaterEqual(report["ratio_fp32"], 10.0)
         self.assertEqual(report["file_bytes"], out.stat().st_size)
         self.assertEqual(4 * report["parameters"] / report["weight_bytes"], report["ratio_fp32"])
@@ -236,6 +239,8 @@ class BrokenFiles(CliTest):
                      ["eval", self.demo, "--task", "lambada", "--data", absent]):
             self.refused(*args, says=str(absent))
         self.refused("compress", SMALL, "-o", absent / "deeper/out.upg", "--codec", "trellis2", says=str(absent))
+        self.refused("compress", DEMO, "-o", self.tmp / "x.upg", "--calibrate", absent, says=str(absent))
+        self.refused("compress", SMALL, "-o", self.tmp / "x.upg", "--ratio", 5, says="no tokenizer.json")
         empty = self.tmp / "empty_directory"
         empty.mkdir(exist_ok=True)
         self.refused("inspect", empty, says="config.json")
@@ -308,6 +313,29 @@ class Interrupts(CliTest):
                 self.assertEqual(status, 130, err)
                 self.assertIn("interrupted", err)
                 self.assertEqual(list(pathlib.Path(folder).iterdir()), [])
+
+    def test_a_killed_compression_goes_on_where_it_was(self):
+        args = ["--calibration-tokens", 4096, "--ratio", 9]
+        whole, out = self.tmp / "whole.upg", self.tmp / "killed.upg"
+        self.ok("compress", DEMO, "-o", whole, *args)
+        partial = pathlib.Path(f"{out}.partial")
+
+        def until_a_matrix_is_there(_):
+            while not partial.exists() or partial.stat().st_size < 1_500_000:
+                time.sleep(0.01)
+
+        status, _, _ = self.interrupt(["compress", DEMO, "-o", out, *args], signal.SIGKILL, until_a_matrix_is_there)
+        self.assertEqual(status, -signal.SIGKILL)
+        self.assertFalse(out.exists())
+        self.refused("verify", partial, says=str(partial))
+        before = partial.stat().st_size
+        status, _, err = self.interrupt(["compress", DEMO, "-o", out, *args], signal.SIGTERM,
+                                        lambda _: time.sleep(0.5))
+        self.assertEqual(status, 130, err)
+        self.assertGreaterEqual(partial.stat().st_size, before - 1_000_000, "at most the torn record was dropped")
+        self.ok("compress", DEMO, "-o", out, *args)
+        self.assertEqual(out.read_bytes(), whole.read_bytes())
+        self.assertFalse(partial.exists())
 
     def test_run_stops(self):
         status, _, err = self.interrupt(["run", DEMO, "-p", "The", "-n", 1000, "--ignore-eos"], signal.SIGINT,

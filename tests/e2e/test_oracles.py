@@ -111,7 +111,7 @@ class Transformers(OracleTest):
         (source / "config.json").write_text(json.dumps(config))
         for codec in ("trellis3", "mdcsr"):
             out = self.tmp / f"{codec}.upg"
-            upg("compress", source, "-o", out, "--codec", codec, "--density", 0.5)
+            upg("compress", source, "-o", out, "--codec", codec, "--density", 0.5, "--calibrate", "none")
             upg("decompress", out, "-o", self.tmp / codec)
             self.compare(out, self.tmp / codec)
 
@@ -145,9 +145,9 @@ class Transformers(OracleTest):
 class Safetensors(OracleTest):
     def test_a_upg_file_is_a_safetensors_file(self):
         from safetensors import safe_open
-        for codec in ("trellis2", "trellis4", "mdcsr", "bf16"):
+        for codec in ("trellis2", "trellis4", "int8", "mdcsr", "bf16"):
             out = self.tmp / f"{codec}.upg"
-            upg("compress", ROOT / "tests/data/models/window_bf16", "-o", out, "--codec", codec)
+            upg("compress", ROOT / "tests/data/models/window_bf16", "-o", out, "--codec", codec, "--calibrate", "none")
             report = json.loads(upg("inspect", out, "--json"))
             with safe_open(out, framework="pt" if torch else "np") as file:
                 self.assertEqual(file.metadata()["upg.architecture"], report["architecture"])

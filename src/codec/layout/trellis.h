@@ -3,10 +3,12 @@
 // A matrix is cut into panels of 16 rows and blocks of 32 columns; one panel x block is a tile. Rows past the last and
 // columns past the last are padding whose codes mean nothing. Each weight has a k-bit code h, k = 2, 3 or 4, and
 //
-//     weight = row_scale[row] * 2^-15 * steps[block_scale] * T[s][h]        (exact in float32)
+//     weight = row_scale[row] * 2^-15 * steps[block_scale] * T[s][h ^ f]        (exact in float32)
 //
-// where s is the low bit of the previous code in the block's chain, tail-biting: the first weight's predecessor is the
-// last. T[0] is the stored table; T[1][h] = -T[0][2^k - 1 - h].
+// where s and f are one bit each, from the low bits u1, u2, u3 of the codes one, two and three places back in the
+// block's chain: s = u2, f = u1 ^ u3. The chain is tail-biting: the first weight's predecessor is the last. (This is
+// Ungerboeck's eight-state code, h0 = 13, h1 = 04 octal, without feedback.) T[0] is the stored table; T[1][h] =
+// -T[0][2^k - 1 - h].
 //
 // codes, U32 [panels][blocks][k][16]: lane j of a tile's word w belongs to row 16 * panel + j. A word is 8 nibbles,
 // n = 0 in bits 0-3. The block's 32 weights form 4 planes p of 8 nibbles; column in block and place in the chain are
@@ -22,6 +24,10 @@
 //
 // block_scales, U8 [panels][blocks][8]: byte j holds row j's index in its low nibble and row j + 8's in its high
 // nibble. row_scales, BF16 [rows]. steps, U8 [16]. codebook, U16 [2^k]: prime indices of T[0], level = round(127 m(i)).
+//
+// Some weights may have more added to them: residual_values, residual_delta_indices, residual_row_pointers and
+// residual_scales are an MdCSR matrix of the same shape (layout/mdcsr.h). A weight that has an entry there is the
+// product above plus the entry's scale * value, one float32 addition.
 #pragma once
 
 #include <stdint.h>
@@ -33,6 +39,8 @@
 #endif
 
 namespace upg {
+
+struct MdcsrView;  // layout/mdcsr.h
 
 constexpr unsigned kTrellisPanelRows = 16;
 constexpr unsigned kTrellisBlockCols = 32;
@@ -50,8 +58,18 @@ struct TrellisView {
   const uint8_t* block_scales;  // [panels][blocks][8]
   const uint16_t* row_scales;   // bf16 [rows]
   uint8_t steps[16];
-  int8_t table[2][16];  // T[s][h]; entries from 2^k on are 0
+  int8_t table[2][16];        // T[s][h]; entries from 2^k on are 0
+  const MdcsrView* residual;  // sparse weights to be added, of the same shape; null: none
 };
+
+/// The chain's memory: bit 0 is the low bit of the previous code, bit 1 of the one before it, bit 2 of the third.
+constexpr unsigned kTrellisStates = 8;
+UPG_HOST_DEVICE constexpr unsigned trellis_next_state(unsigned state, unsigned code) {
+  return ((state << 1) | (code & 1)) & (kTrellisStates - 1);
+}
+/// s and f of a weight in this state: it is T[trellis_row(state)][code ^ trellis_flip(state)].
+UPG_HOST_DEVICE constexpr unsigned trellis_row(unsigned state) { return (state >> 1) & 1; }
+UPG_HOST_DEVICE constexpr unsigned trellis_flip(unsigned state) { return (state ^ (state >> 2)) & 1; }
 
 /// Column within its block of nibble n in plane p.
 UPG_HOST_DEVICE constexpr unsigned trellis_column(unsigned plane, unsigned nibble) {
@@ -67,6 +85,14 @@ UPG_HOST_DEVICE inline unsigned trellis_code(const uint32_t* words, unsigned str
   if (plane < 3) return (words[plane * stride] >> shift) & 7u;
   return ((words[0] >> (shift + 3)) & 1u) | (((words[stride] >> (shift + 3)) & 1u) << 1) |
          (((words[2 * stride] >> (shift + 3)) & 1u) << 2);
+}
+
+/// The state before the block's first weight: its chain bites its tail. Words as for trellis_code().
+UPG_HOST_DEVICE inline unsigned trellis_first_state(const uint32_t* words, unsigned stride, unsigned bits) {
+  unsigned state = 0;
+  for (unsigned plane = 1; plane < kTrellisPlanes; ++plane)
+    state = trellis_next_state(state, trellis_code(words, stride, bits, plane, 7));
+  return state;
 }
 
 /// Index into steps of row `lane` of a tile.

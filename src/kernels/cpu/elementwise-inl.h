@@ -67,32 +67,43 @@ inline void quantize(const QuantizeArgs& args) {
   }
 }
 
-// kRows rows at once: each load of x serves them all.
+// kRows rows of `data` [rows, cols] at once: each load of x serves them all.
 template <typename Element, unsigned kRows>
-inline void dense_rows(const DenseView& w, const float* x, float* y, uint64_t row) {
-  const unsigned char* p = w.data + row * w.cols * Element::kBytes;
-  const uint64_t stride = w.cols * Element::kBytes;
+inline void product_of_rows(const unsigned char* data, uint64_t cols, const float* x, float* y, uint64_t row) {
+  const uint64_t stride = cols * Element::kBytes;
+  const unsigned char* p = data + row * stride;
   V acc[kRows];
   for (unsigned r = 0; r < kRows; ++r) acc[r] = zero();
   uint64_t c = 0;
-  for (; c + kV <= w.cols; c += kV) {
+  for (; c + kV <= cols; c += kV) {
     const V xc = load(x + c);
     for (unsigned r = 0; r < kRows; ++r) acc[r] = fma(Element::get(p + r * stride + c * Element::kBytes), xc, acc[r]);
   }
-  if (c < w.cols) {
-    const V xc = load(x + c, w.cols - c);
+  if (c < cols) {
+    const V xc = load(x + c, cols - c);
     for (unsigned r = 0; r < kRows; ++r)
-      acc[r] = fma(Element::get(p + r * stride + c * Element::kBytes, w.cols - c), xc, acc[r]);
+      acc[r] = fma(Element::get(p + r * stride + c * Element::kBytes, cols - c), xc, acc[r]);
   }
   for (unsigned r = 0; r < kRows; ++r) y[row + r] = sum(acc[r]);
 }
 
 template <typename Element>
+inline void gemv_rows(const unsigned char* data, uint64_t cols, const GemvArgs& args) {
+  uint64_t r = args.row_begin;
+  for (; r + 8 <= args.row_end; r += 8) product_of_rows<Element, 8>(data, cols, args.x, args.y, r);
+  for (; r < args.row_end; ++r) product_of_rows<Element, 1>(data, cols, args.x, args.y, r);
+}
+
+template <typename Element>
 inline void gemv_dense(const GemvArgs& args) {
   const DenseView& w = *static_cast<const DenseView*>(args.weights);
-  uint64_t r = args.row_begin;
-  for (; r + 8 <= args.row_end; r += 8) dense_rows<Element, 8>(w, args.x, args.y, r);
-  for (; r < args.row_end; ++r) dense_rows<Element, 1>(w, args.x, args.y, r);
+  gemv_rows<Element>(w.data, w.cols, args);
+}
+
+inline void gemv_int8(const GemvArgs& args) {
+  const Int8View& w = *static_cast<const Int8View*>(args.weights);
+  gemv_rows<Int8Element>(reinterpret_cast<const unsigned char*>(w.values), w.cols, args);
+  for (uint64_t r = args.row_begin; r < args.row_end; ++r) args.y[r] *= w.scales[r];
 }
 
 }  // namespace
@@ -106,4 +117,5 @@ inline void gemv_dense(const GemvArgs& args) {
   void gemv_bf16_f32__##isa(const GemvArgs& args) noexcept { gemv_dense<Bf16Element>(args); } \
   void gemv_f16_f32__##isa(const GemvArgs& args) noexcept { gemv_dense<F16Element>(args); }   \
   void gemv_f32_f32__##isa(const GemvArgs& args) noexcept { gemv_dense<F32Element>(args); }   \
+  void gemv_int8_f32__##isa(const GemvArgs& args) noexcept { gemv_int8(args); }               \
   }

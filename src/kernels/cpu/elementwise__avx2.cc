@@ -1,4 +1,5 @@
 #include "codec/layout/dense.h"
+#include "codec/layout/int8.h"
 #include "kernels/cpu/vec_avx2-inl.h"
 //
 #include "kernels/cpu/elementwise-inl.h"

@@ -4,6 +4,9 @@
 
 #include "codec/layout/trellis.h"
 #include "kernels/args.h"
+#include "kernels/cpu/mdcsr_avx2-inl.h"
+//
+#include "kernels/cpu/residual-inl.h"
 
 namespace upg::kernels {
 namespace {
@@ -16,10 +19,6 @@ inline __m256i merge(int mask, __m256i a, __m256i b) {  // mask of each byte ? a
   const __m256i m = _mm256_set1_epi8(static_cast<char>(mask));
   return _mm256_or_si256(_mm256_and_si256(m, a), _mm256_andnot_si256(m, b));
 }
-template <int kCount>
-inline __m256i rotate(__m256i x) {
-  return _mm256_or_si256(_mm256_slli_epi32(x, kCount), _mm256_srli_epi32(x, 32 - kCount));
-}
 inline __m256i load_word(const uint32_t* words, unsigned w) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words + 16 * w));
 }
@@ -31,30 +30,48 @@ inline __m256i table_register(const int8_t* entries) {  // [16]
 template <unsigned kBits>
 struct Decoder;
 
+// Of the places before a plane's codes, those in the previous nibble are in the words turned by one nibble: the chain
+// bites its tail.
+inline __m256i turn(__m256i x) { return _mm256_or_si256(_mm256_slli_epi32(x, 4), _mm256_srli_epi32(x, 28)); }
+
 template <>
 struct Decoder<2> {
   __m256i x, y;  // for the low and the high code of a nibble
   explicit Decoder(const TrellisView& w) {
     int8_t tx[16], ty[16];
     for (unsigned i = 0; i < 16; ++i) {
-      tx[i] = w.table[(i >> 2) & 1][i & 3];
-      ty[i] = w.table[i & 1][i >> 2];
+      // A nibble of x: s, f, then the code; of y: the code, then s, f.
+      tx[i] = w.table[i >> 3][(i & 3) ^ ((i >> 2) & 1)];
+      ty[i] = w.table[(i >> 1) & 1][(i >> 2) ^ (i & 1)];
     }
     x = table_register(tx);
     y = table_register(ty);
   }
   void tile(const uint32_t* words, __m256i* out) const {
     const __m256i a = load_word(words, 0), b = load_word(words, 1);
-    plane(x, merge(0x44, rotate<4>(b), a), out);
-    plane(y, a, out + 2);
-    plane(x, merge(0x44, a, b), out + 4);
-    plane(y, b, out + 6);
+    const __m256i ta = turn(a), tb = turn(b);
+    // f = u1 ^ u3 already lies where it is wanted in the exclusive or of two words; s = u2 moves by one or three.
+    low(a, _mm256_xor_si256(ta, tb), tb, out);
+    high_codes(a, _mm256_xor_si256(a, tb), tb, out + 2);
+    low(b, _mm256_xor_si256(a, tb), a, out + 4);
+    high_codes(b, _mm256_xor_si256(a, b), a, out + 6);
+  }
+  void low(__m256i word, __m256i flips, __m256i rows, __m256i* out) const {
+    plane(x, merge(0x33, word, merge(0x44, flips, _mm256_slli_epi32(rows, 3))), out);
+  }
+  void high_codes(__m256i word, __m256i flips, __m256i rows, __m256i* out) const {
+    plane(y, merge(0xcc, word, merge(0x11, flips, _mm256_srli_epi32(rows, 1))), out);
   }
   static void plane(__m256i table, __m256i index, __m256i* out) {
     out[0] = _mm256_shuffle_epi8(table, _mm256_and_si256(index, nibble_mask()));
     out[1] = _mm256_shuffle_epi8(table, _mm256_and_si256(high(index), nibble_mask()));
   }
 };
+
+// Codes with their low bits flipped by f = u1 ^ u3.
+inline __m256i flipped(__m256i word, __m256i u1, __m256i u3) {
+  return _mm256_xor_si256(word, _mm256_and_si256(_mm256_xor_si256(u1, u3), _mm256_set1_epi8(0x11)));
+}
 
 template <>
 struct Decoder<3> {
@@ -66,12 +83,16 @@ struct Decoder<3> {
   }
   void tile(const uint32_t* words, __m256i* out) const {
     const __m256i a = load_word(words, 0), b = load_word(words, 1), c = load_word(words, 2);
-    const __m256i low = merge(0x11, _mm256_srli_epi32(a, 3), _mm256_srli_epi32(b, 2));
-    const __m256i d = merge(0x33, low, _mm256_srli_epi32(c, 1));
-    Decoder<2>::plane(table, merge(0x77, a, rotate<7>(d)), out);
-    Decoder<2>::plane(table, merge(0x77, b, _mm256_slli_epi32(a, 3)), out + 2);
-    Decoder<2>::plane(table, merge(0x77, c, _mm256_slli_epi32(b, 3)), out + 4);
-    Decoder<2>::plane(table, merge(0x77, d, _mm256_slli_epi32(c, 3)), out + 6);
+    const __m256i ab = merge(0x11, _mm256_srli_epi32(a, 3), _mm256_srli_epi32(b, 2));
+    const __m256i d = merge(0x33, ab, _mm256_srli_epi32(c, 1));
+    const __m256i tb = turn(b), tc = turn(c), td = turn(d);
+    codes(a, td, tc, tb, out);
+    codes(b, a, td, tc, out + 2);
+    codes(c, b, a, td, out + 4);
+    codes(d, c, b, a, out + 6);
+  }
+  void codes(__m256i word, __m256i u1, __m256i u2, __m256i u3, __m256i* out) const {
+    Decoder<2>::plane(table, merge(0x77, flipped(word, u1, u3), _mm256_slli_epi32(u2, 3)), out);
   }
 };
 
@@ -81,18 +102,18 @@ struct Decoder<4> {
   explicit Decoder(const TrellisView& w) : even(table_register(w.table[0])), odd(table_register(w.table[1])) {}
   void tile(const uint32_t* words, __m256i* out) const {
     const __m256i a = load_word(words, 0), b = load_word(words, 1), c = load_word(words, 2), d = load_word(words, 3);
-    plane(a, rotate<4>(d), out);
-    plane(b, a, out + 2);
-    plane(c, b, out + 4);
-    plane(d, c, out + 6);
+    const __m256i tb = turn(b), tc = turn(c), td = turn(d);
+    codes(a, td, tc, tb, out);
+    codes(b, a, td, tc, out + 2);
+    codes(c, b, a, td, out + 4);
+    codes(d, c, b, a, out + 6);
   }
-  void plane(__m256i word, __m256i previous, __m256i* out) const {
-    // blendv takes a byte's top bit: shift the state bits there.
-    const __m256i lo = _mm256_and_si256(word, nibble_mask()), hi = _mm256_and_si256(high(word), nibble_mask());
-    out[0] =
-        _mm256_blendv_epi8(_mm256_shuffle_epi8(even, lo), _mm256_shuffle_epi8(odd, lo), _mm256_slli_epi32(previous, 7));
-    out[1] =
-        _mm256_blendv_epi8(_mm256_shuffle_epi8(even, hi), _mm256_shuffle_epi8(odd, hi), _mm256_slli_epi32(previous, 3));
+  void codes(__m256i word, __m256i u1, __m256i u2, __m256i u3, __m256i* out) const {
+    const __m256i index = flipped(word, u1, u3);
+    // blendv takes a byte's top bit: shift the bits that pick the row there.
+    const __m256i lo = _mm256_and_si256(index, nibble_mask()), hi = _mm256_and_si256(high(index), nibble_mask());
+    out[0] = _mm256_blendv_epi8(_mm256_shuffle_epi8(even, lo), _mm256_shuffle_epi8(odd, lo), _mm256_slli_epi32(u2, 7));
+    out[1] = _mm256_blendv_epi8(_mm256_shuffle_epi8(even, hi), _mm256_shuffle_epi8(odd, hi), _mm256_slli_epi32(u2, 3));
   }
 };
 
@@ -180,13 +201,25 @@ inline void unpack(const UnpackArgs& args) {
   }
 }
 
+template <unsigned kBits>
+inline void gemv_and_residual(const GemvArgs& args) {
+  gemv<kBits>(args);
+  add_residual(static_cast<const TrellisView*>(args.weights)->residual, args);
+}
+
+template <unsigned kBits>
+inline void unpack_and_residual(const UnpackArgs& args) {
+  unpack<kBits>(args);
+  add_residual(static_cast<const TrellisView*>(args.weights)->residual, args);
+}
+
 }  // namespace
 
-void gemv_trellis2_q8__avx2(const GemvArgs& args) noexcept { gemv<2>(args); }
-void gemv_trellis3_q8__avx2(const GemvArgs& args) noexcept { gemv<3>(args); }
-void gemv_trellis4_q8__avx2(const GemvArgs& args) noexcept { gemv<4>(args); }
-void unpack_trellis2__avx2(const UnpackArgs& args) noexcept { unpack<2>(args); }
-void unpack_trellis3__avx2(const UnpackArgs& args) noexcept { unpack<3>(args); }
-void unpack_trellis4__avx2(const UnpackArgs& args) noexcept { unpack<4>(args); }
+void gemv_trellis2_q8__avx2(const GemvArgs& args) noexcept { gemv_and_residual<2>(args); }
+void gemv_trellis3_q8__avx2(const GemvArgs& args) noexcept { gemv_and_residual<3>(args); }
+void gemv_trellis4_q8__avx2(const GemvArgs& args) noexcept { gemv_and_residual<4>(args); }
+void unpack_trellis2__avx2(const UnpackArgs& args) noexcept { unpack_and_residual<2>(args); }
+void unpack_trellis3__avx2(const UnpackArgs& args) noexcept { unpack_and_residual<3>(args); }
+void unpack_trellis4__avx2(const UnpackArgs& args) noexcept { unpack_and_residual<4>(args); }
 
 }  // namespace upg::kernels

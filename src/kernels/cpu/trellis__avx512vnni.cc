@@ -4,6 +4,9 @@
 
 #include "codec/layout/trellis.h"
 #include "kernels/args.h"
+#include "kernels/cpu/mdcsr_avx512-inl.h"
+//
+#include "kernels/cpu/residual-inl.h"
 
 namespace upg::kernels {
 namespace {
@@ -28,31 +31,51 @@ inline __m512i table_register(const int8_t* entries, int bias) {  // [16]
   return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(biased)));
 }
 
+// Of the places before a plane's codes, those in the previous nibble are in the words turned by one nibble: the chain
+// bites its tail.
+inline __m512i turn(__m512i word) { return _mm512_rol_epi32(word, 4); }
+inline __m512i every_byte(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+
 template <>
 struct Decoder<2> {
   __m512i x, y;  // for the low and the high code of a nibble
   Decoder(const TrellisView& w, int bias) {
     int8_t tx[16], ty[16];
     for (unsigned i = 0; i < 16; ++i) {
-      tx[i] = w.table[(i >> 2) & 1][i & 3];
-      ty[i] = w.table[i & 1][i >> 2];
+      // A nibble of x: s, f, then the code; of y: the code, then s, f.
+      tx[i] = w.table[i >> 3][(i & 3) ^ ((i >> 2) & 1)];
+      ty[i] = w.table[(i >> 1) & 1][(i >> 2) ^ (i & 1)];
     }
     x = table_register(tx, bias);
     y = table_register(ty, bias);
   }
   void tile(const uint32_t* words, __m512i* out) const {
     const __m512i a = load_word(words, 0), b = load_word(words, 1);
-    const __m512i state = _mm512_set1_epi8(0x44);  // bit 2: low bit of a nibble's high code
-    plane(x, merge(state, _mm512_rol_epi32(b, 4), a), out);
-    plane(y, a, out + 2);
-    plane(x, merge(state, a, b), out + 4);
-    plane(y, b, out + 6);
+    const __m512i ta = turn(a), tb = turn(b);
+    // f = u1 ^ u3 already lies where it is wanted in the exclusive or of two words; s = u2 moves by one or three.
+    low(a, _mm512_xor_si512(ta, tb), tb, out);
+    high_codes(a, _mm512_xor_si512(a, tb), tb, out + 2);
+    low(b, _mm512_xor_si512(a, tb), a, out + 4);
+    high_codes(b, _mm512_xor_si512(a, b), a, out + 6);
+  }
+  void low(__m512i word, __m512i flips, __m512i rows, __m512i* out) const {
+    const __m512i above = merge(every_byte(0x44), flips, _mm512_slli_epi32(rows, 3));
+    plane(x, merge(every_byte(0x33), word, above), out);
+  }
+  void high_codes(__m512i word, __m512i flips, __m512i rows, __m512i* out) const {
+    const __m512i below = merge(every_byte(0x11), flips, _mm512_srli_epi32(rows, 1));
+    plane(y, merge(every_byte(0xcc), word, below), out);
   }
   static void plane(__m512i table, __m512i index, __m512i* out) {
     out[0] = _mm512_shuffle_epi8(table, _mm512_and_si512(index, nibble_mask()));
     out[1] = _mm512_shuffle_epi8(table, _mm512_and_si512(high(index), nibble_mask()));
   }
 };
+
+// Codes with their low bits flipped by f: word ^ ((u1 ^ u3) & 1).
+inline __m512i flipped(__m512i word, __m512i u1, __m512i u3) {
+  return _mm512_ternarylogic_epi32(word, _mm512_xor_si512(u1, u3), every_byte(0x11), 0x78);  // word ^ (x & mask)
+}
 
 template <>
 struct Decoder<3> {
@@ -64,15 +87,18 @@ struct Decoder<3> {
   }
   void tile(const uint32_t* words, __m512i* out) const {
     const __m512i a = load_word(words, 0), b = load_word(words, 1), c = load_word(words, 2);
-    const __m512i code = _mm512_set1_epi8(0x77);  // bit 3 of each nibble takes the state
-    // Plane 3 from the spare bits: bit 0 of a's, bit 1 of b's, bit 2 of c's; its own bit 3 is rubbish and replaced
-    // below.
-    const __m512i low = merge(_mm512_set1_epi8(0x11), _mm512_srli_epi32(a, 3), _mm512_srli_epi32(b, 2));
-    const __m512i d = merge(_mm512_set1_epi8(0x33), low, _mm512_srli_epi32(c, 1));
-    Decoder<2>::plane(table, merge(code, a, _mm512_rol_epi32(d, 7)), out);
-    Decoder<2>::plane(table, merge(code, b, _mm512_slli_epi32(a, 3)), out + 2);
-    Decoder<2>::plane(table, merge(code, c, _mm512_slli_epi32(b, 3)), out + 4);
-    Decoder<2>::plane(table, merge(code, d, _mm512_slli_epi32(c, 3)), out + 6);
+    // Plane 3 from the spare bits: bit 0 of a's, bit 1 of b's, bit 2 of c's; its own bit 3 is rubbish.
+    const __m512i ab = merge(every_byte(0x11), _mm512_srli_epi32(a, 3), _mm512_srli_epi32(b, 2));
+    const __m512i d = merge(every_byte(0x33), ab, _mm512_srli_epi32(c, 1));
+    const __m512i tb = turn(b), tc = turn(c), td = turn(d);
+    codes(a, td, tc, tb, out);
+    codes(b, a, td, tc, out + 2);
+    codes(c, b, a, td, out + 4);
+    codes(d, c, b, a, out + 6);
+  }
+  void codes(__m512i word, __m512i u1, __m512i u2, __m512i u3, __m512i* out) const {
+    const __m512i index = merge(every_byte(0x77), flipped(word, u1, u3), _mm512_slli_epi32(u2, 3));
+    Decoder<2>::plane(table, index, out);
   }
 };
 
@@ -83,17 +109,19 @@ struct Decoder<4> {
       : even(table_register(w.table[0], bias)), odd(table_register(w.table[1], bias)) {}
   void tile(const uint32_t* words, __m512i* out) const {
     const __m512i a = load_word(words, 0), b = load_word(words, 1), c = load_word(words, 2), d = load_word(words, 3);
-    plane(a, _mm512_rol_epi32(d, 4), out);
-    plane(b, a, out + 2);
-    plane(c, b, out + 4);
-    plane(d, c, out + 6);
+    const __m512i tb = turn(b), tc = turn(c), td = turn(d);
+    codes(a, td, tc, tb, out);
+    codes(b, a, td, tc, out + 2);
+    codes(c, b, a, td, out + 4);
+    codes(d, c, b, a, out + 6);
   }
-  void plane(__m512i word, __m512i previous, __m512i* out) const {
-    const __m512i lo = _mm512_and_si512(word, nibble_mask()), hi = _mm512_and_si512(high(word), nibble_mask());
-    out[0] = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(even, lo),
-                                      _mm512_test_epi8_mask(previous, _mm512_set1_epi8(0x01)), odd, lo);
-    out[1] = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(even, hi),
-                                      _mm512_test_epi8_mask(previous, _mm512_set1_epi8(0x10)), odd, hi);
+  void codes(__m512i word, __m512i u1, __m512i u2, __m512i u3, __m512i* out) const {
+    const __m512i index = flipped(word, u1, u3);
+    const __m512i lo = _mm512_and_si512(index, nibble_mask()), hi = _mm512_and_si512(high(index), nibble_mask());
+    out[0] =
+        _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(even, lo), _mm512_test_epi8_mask(u2, every_byte(0x01)), odd, lo);
+    out[1] =
+        _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(even, hi), _mm512_test_epi8_mask(u2, every_byte(0x10)), odd, hi);
   }
 };
 
@@ -170,13 +198,25 @@ inline void unpack(const UnpackArgs& args) {
   }
 }
 
+template <unsigned kBits>
+inline void gemv_and_residual(const GemvArgs& args) {
+  gemv<kBits>(args);
+  add_residual(static_cast<const TrellisView*>(args.weights)->residual, args);
+}
+
+template <unsigned kBits>
+inline void unpack_and_residual(const UnpackArgs& args) {
+  unpack<kBits>(args);
+  add_residual(static_cast<const TrellisView*>(args.weights)->residual, args);
+}
+
 }  // namespace
 
-void gemv_trellis2_q8__avx512vnni(const GemvArgs& args) noexcept { gemv<2>(args); }
-void gemv_trellis3_q8__avx512vnni(const GemvArgs& args) noexcept { gemv<3>(args); }
-void gemv_trellis4_q8__avx512vnni(const GemvArgs& args) noexcept { gemv<4>(args); }
-void unpack_trellis2__avx512vnni(const UnpackArgs& args) noexcept { unpack<2>(args); }
-void unpack_trellis3__avx512vnni(const UnpackArgs& args) noexcept { unpack<3>(args); }
-void unpack_trellis4__avx512vnni(const UnpackArgs& args) noexcept { unpack<4>(args); }
+void gemv_trellis2_q8__avx512vnni(const GemvArgs& args) noexcept { gemv_and_residual<2>(args); }
+void gemv_trellis3_q8__avx512vnni(const GemvArgs& args) noexcept { gemv_and_residual<3>(args); }
+void gemv_trellis4_q8__avx512vnni(const GemvArgs& args) noexcept { gemv_and_residual<4>(args); }
+void unpack_trellis2__avx512vnni(const UnpackArgs& args) noexcept { unpack_and_residual<2>(args); }
+void unpack_trellis3__avx512vnni(const UnpackArgs& args) noexcept { unpack_and_residual<3>(args); }
+void unpack_trellis4__avx512vnni(const UnpackArgs& args) noexcept { unpack_and_residual<4>(args); }
 
 }  // namespace upg::kernels

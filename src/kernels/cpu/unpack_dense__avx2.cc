@@ -1,8 +1,12 @@
-// Rows of bfloat16 to panels of 16: eight loads and an 8 x 8 transposition at a time.
+// Rows of bfloat16 or int8 to panels of 16: eight loads and an 8 x 8 transposition at a time.
 #include <immintrin.h>
 
 #include "codec/layout/dense.h"
+#include "codec/layout/int8.h"
 #include "kernels/args.h"
+#include "kernels/cpu/vec_avx2-inl.h"
+//
+#include "kernels/cpu/element-inl.h"
 
 namespace upg::kernels {
 namespace {
@@ -27,26 +31,36 @@ inline void transpose(__m256* rows) {
   for (int i = 0; i < 8; ++i) rows[i] = t[i];
 }
 
-}  // namespace
-
-void unpack_bf16__avx2(const UnpackArgs& args) noexcept {
-  const DenseView& w = *static_cast<const DenseView*>(args.weights);
+// Rows of `data` [rows, cols]; `scaled(row, values)` is what becomes of a row's values.
+template <typename Element, typename Scaled>
+inline void unpack(const unsigned char* data, uint64_t all_rows, uint64_t cols, const UnpackArgs& args, Scaled scaled) {
   for (uint64_t half = 0; half < 2; ++half) {
     const uint64_t row = args.panel * 16 + 8 * half;
-    const uint64_t rows = row >= w.rows ? 0 : w.rows - row;
+    const uint64_t rows = row >= all_rows ? 0 : all_rows - row;
     for (uint64_t col = args.col_begin; col < args.col_end; col += 8) {
       const uint64_t n = args.col_end - col < 8 ? args.col_end - col : 8;
       __m256 tile[8];
       for (uint64_t r = 0; r < 8; ++r) {
-        alignas(16) uint16_t bits[8] = {};
-        if (r < rows) __builtin_memcpy(bits, w.data + ((row + r) * w.cols + col) * 2, n * 2);
-        const __m256i wide = _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(bits)));
-        tile[r] = _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+        const unsigned char* p = data + ((row + r) * cols + col) * Element::kBytes;
+        tile[r] = r >= rows ? zero() : scaled(row + r, n == kV ? Element::get(p) : Element::get(p, n));
       }
       transpose(tile);
       for (uint64_t c = 0; c < n; ++c) _mm256_storeu_ps(args.out + (col - args.col_begin + c) * 16 + 8 * half, tile[c]);
     }
   }
+}
+
+}  // namespace
+
+void unpack_bf16__avx2(const UnpackArgs& args) noexcept {
+  const DenseView& w = *static_cast<const DenseView*>(args.weights);
+  unpack<Bf16Element>(w.data, w.rows, w.cols, args, [](uint64_t, V values) { return values; });
+}
+
+void unpack_int8__avx2(const UnpackArgs& args) noexcept {
+  const Int8View& w = *static_cast<const Int8View*>(args.weights);
+  unpack<Int8Element>(reinterpret_cast<const unsigned char*>(w.values), w.rows, w.cols, args,
+                      [&w](uint64_t row, V values) { return mul(set1(w.scales[row]), values); });
 }
 
 }  // namespace upg::kernels

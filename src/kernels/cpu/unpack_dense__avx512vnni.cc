@@ -1,8 +1,12 @@
-// Rows of bfloat16 to panels of 16: sixteen loads and a 16 x 16 transposition.
+// Rows of bfloat16 or int8 to panels of 16: sixteen loads and a 16 x 16 transposition.
 #include <immintrin.h>
 
 #include "codec/layout/dense.h"
+#include "codec/layout/int8.h"
 #include "kernels/args.h"
+#include "kernels/cpu/vec_avx512-inl.h"
+//
+#include "kernels/cpu/element-inl.h"
 
 namespace upg::kernels {
 namespace {
@@ -34,24 +38,35 @@ inline void transpose(__m512i* rows) {
   for (int i = 0; i < 16; ++i) rows[i] = t[i];
 }
 
-}  // namespace
-
-void unpack_bf16__avx512vnni(const UnpackArgs& args) noexcept {
-  const DenseView& w = *static_cast<const DenseView*>(args.weights);
+// Rows of `data` [rows, cols]; `scaled(row, values)` is what becomes of a row's values.
+template <typename Element, typename Scaled>
+inline void unpack(const unsigned char* data, uint64_t all_rows, uint64_t cols, const UnpackArgs& args, Scaled scaled) {
   const uint64_t row = args.panel * 16;
-  const uint64_t rows = w.rows - row < 16 ? w.rows - row : 16;
+  const uint64_t rows = all_rows - row < 16 ? all_rows - row : 16;
   for (uint64_t col = args.col_begin; col < args.col_end; col += 16) {
     const uint64_t n = args.col_end - col < 16 ? args.col_end - col : 16;
-    const auto columns = static_cast<__mmask16>((1u << n) - 1u);
     __m512i tile[16];
     for (uint64_t r = 0; r < 16; ++r) {
-      const __m256i bits = r < rows ? _mm256_maskz_loadu_epi16(columns, w.data + ((row + r) * w.cols + col) * 2)
-                                    : _mm256_setzero_si256();
-      tile[r] = _mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+      const V values =
+          r < rows ? scaled(row + r, Element::get(data + ((row + r) * cols + col) * Element::kBytes, n)) : zero();
+      tile[r] = _mm512_castps_si512(values);
     }
     transpose(tile);
     for (uint64_t c = 0; c < n; ++c) _mm512_storeu_si512(args.out + (col - args.col_begin + c) * 16, tile[c]);
   }
+}
+
+}  // namespace
+
+void unpack_bf16__avx512vnni(const UnpackArgs& args) noexcept {
+  const DenseView& w = *static_cast<const DenseView*>(args.weights);
+  unpack<Bf16Element>(w.data, w.rows, w.cols, args, [](uint64_t, V values) { return values; });
+}
+
+void unpack_int8__avx512vnni(const UnpackArgs& args) noexcept {
+  const Int8View& w = *static_cast<const Int8View*>(args.weights);
+  unpack<Int8Element>(reinterpret_cast<const unsigned char*>(w.values), w.rows, w.cols, args,
+                      [&w](uint64_t row, V values) { return mul(set1(w.scales[row]), values); });
 }
 
 }  // namespace upg::kernels

@@ -1,4 +1,4 @@
-// Vector operations for AVX-512: the vocabulary of elementwise-inl.h, attend-inl.h and gemv_dense-inl.h.
+// Vector operations for AVX-512: the vocabulary of elementwise-inl.h, attend-inl.h and gemm-inl.h.
 // Included by sources compiled for this instruction set only; no standard library here, whose inline functions the
 // linker might keep in this instruction set for everybody.
 #pragma once
@@ -12,7 +12,7 @@ namespace {
 using V = __m512;
 constexpr uint64_t kV = 16;  // floats in V
 
-inline __mmask16 first(uint64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }  // n < 16
+inline __mmask16 first(uint64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }  // n <= 16
 
 inline V zero() { return _mm512_setzero_ps(); }
 inline V set1(float x) { return _mm512_set1_ps(x); }

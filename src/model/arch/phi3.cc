@@ -61,60 +61,59 @@ class Phi3 final : public Model {
     shape_ = {c_.vocab, c_.hidden, c_.max_context, {c_.layers, c_.attention.kv_heads, c_.attention.head_dim}};
     const uint64_t query_width = c_.attention.heads * c_.attention.head_dim;
     const uint64_t qkv_width = query_width + 2 * c_.attention.kv_heads * c_.attention.head_dim;
-    embedding_ = weights.matrix("model.embed_tokens.weight", c_.vocab, c_.hidden);
+    embedding_ = weights.linear("model.embed_tokens.weight", c_.vocab, c_.hidden);
     for (uint64_t i = 0; i < c_.layers; ++i) {
       const std::string prefix = "model.layers." + std::to_string(i) + ".";
       Layer& layer = layers_.emplace_back();
       layer.attention_norm = weights.vector(prefix + "input_layernorm.weight", c_.hidden);
       layer.qkv = weights.linear(prefix + "self_attn.qkv_proj.weight", qkv_width, c_.hidden);
-      layer.output = weights.linear(prefix + "self_attn.o_proj.weight", c_.hidden, query_width);
+      layer.output = weights.linear(prefix + "self_attn.o_proj.weight", c_.hidden, query_width, true);
       layer.mlp_norm = weights.vector(prefix + "post_attention_layernorm.weight", c_.hidden);
       layer.gate_up = weights.linear(prefix + "mlp.gate_up_proj.weight", 2 * c_.intermediate, c_.hidden);
-      layer.down = weights.linear(prefix + "mlp.down_proj.weight", c_.hidden, c_.intermediate);
+      layer.down = weights.linear(prefix + "mlp.down_proj.weight", c_.hidden, c_.intermediate, true);
     }
     norm_ = weights.vector("model.norm.weight", c_.hidden);
-    head_ = c_.tied ? Linear(embedding_) : weights.linear("lm_head.weight", c_.vocab, c_.hidden);
+    head_ = c_.tied ? embedding_ : weights.linear("lm_head.weight", c_.vocab, c_.hidden);
   }
 
-  void forward(OpContext& context, std::span<const int32_t> tokens, Activations activations, KvCache& cache,
-               LogitsRange range, float* logits) override {
-    const uint64_t n = tokens.size();
-    x_.resize(n * c_.hidden);
+  void embed(OpContext& context, std::span<const int32_t> tokens, float* x) override {
+    embedding_.lookup(context, tokens, x);
+  }
+
+  void layer(OpContext& context, uint64_t index, uint64_t n, Activations activations, KvCache& cache,
+             float* x) override {
+    const Layer& layer = layers_[index];
     h_.resize(n * std::max(c_.hidden, c_.intermediate));
-    wide_.resize(n * std::max(layers_[0].qkv.rows(), 2 * c_.intermediate));
-    mixed_.resize(n * std::max(c_.hidden, layers_[0].output.cols()));
+    wide_.resize(n * std::max(layer.qkv.rows(), 2 * c_.intermediate));
+    mixed_.resize(n * std::max(c_.hidden, layer.output.cols()));
 
-    for (uint64_t t = 0; t < n; ++t)
-      embedding_.codec->decode_row(embedding_, static_cast<uint64_t>(tokens[t]), x_.data() + t * c_.hidden);
-    for (uint64_t i = 0; i < c_.layers; ++i) {
-      const Layer& layer = layers_[i];
-      rms_norm(context, x_.data(), layer.attention_norm, c_.epsilon, n, h_.data());
-      layer.qkv.apply(context, h_.data(), n, activations, wide_.data());
-      causal_attention(context, c_.attention, rope_, i, wide_.data(), n, cache, mixed_.data());
-      layer.output.apply(context, mixed_.data(), n, activations, h_.data());
-      add_to(x_.data(), h_.data(), n * c_.hidden);
+    rms_norm(context, x, layer.attention_norm, c_.epsilon, n, h_.data());
+    layer.qkv.apply(context, h_.data(), n, activations, wide_.data());
+    causal_attention(context, c_.attention, rope_, index, wide_.data(), n, cache, mixed_.data());
+    layer.output.apply(context, mixed_.data(), n, activations, h_.data());
+    add_to(x, h_.data(), n * c_.hidden);
 
-      rms_norm(context, x_.data(), layer.mlp_norm, c_.epsilon, n, h_.data());
-      layer.gate_up.apply(context, h_.data(), n, activations, wide_.data());
-      swiglu(context, wide_.data(), n, c_.intermediate, h_.data());
-      layer.down.apply(context, h_.data(), n, activations, mixed_.data());
-      add_to(x_.data(), mixed_.data(), n * c_.hidden);
-    }
-    cache.set_length(cache.length() + n);
+    rms_norm(context, x, layer.mlp_norm, c_.epsilon, n, h_.data());
+    layer.gate_up.apply(context, h_.data(), n, activations, wide_.data());
+    swiglu(context, wide_.data(), n, c_.intermediate, h_.data());
+    layer.down.apply(context, h_.data(), n, activations, mixed_.data());
+    add_to(x, mixed_.data(), n * c_.hidden);
+  }
 
-    if (range.begin == range.end) return;
-    rms_norm(context, x_.data() + range.begin * c_.hidden, norm_, c_.epsilon, range.end - range.begin, h_.data());
-    head_.apply(context, h_.data(), range.end - range.begin, activations, logits);
+  void head(OpContext& context, uint64_t n, Activations activations, const float* x, float* logits) override {
+    h_.resize(n * c_.hidden);
+    rms_norm(context, x, norm_, c_.epsilon, n, h_.data());
+    head_.apply(context, h_.data(), n, activations, logits);
   }
 
  private:
   Config c_;
   Rope rope_;
-  Matrix embedding_;
+  Linear embedding_;
   std::vector<Layer> layers_;
   std::vector<float> norm_;
   Linear head_;
-  std::vector<float> x_, h_, wide_, mixed_;  // residual stream, normed or hidden, projections, mixed heads
+  std::vector<float> h_, wide_, mixed_;  // normed or hidden, projections, mixed heads
 };
 
 }  // namespace

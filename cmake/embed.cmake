@@ -1,0 +1,19 @@
+# upg_embed(layer file symbol): compiles `file` into the layer as `const unsigned char upg::<symbol>[]` and `const unsigned
+# long upg::<symbol>_size`.
+function(upg_embed layer file symbol)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+  file(READ ${file} bytes HEX)
+  string(LENGTH "${bytes}" digits)
+  math(EXPR size "${digits} / 2")
+  string(REGEX REPLACE "(..)" "0x\\1," bytes "${bytes}")
+  set(source ${PROJECT_BINARY_DIR}/${symbol}.cc)
+  file(CONFIGURE OUTPUT ${source} @ONLY CONTENT
+"namespace upg {
+extern const unsigned char @symbol@[];
+extern const unsigned long @symbol@_size;
+const unsigned char @symbol@[] = {@bytes@};
+const unsigned long @symbol@_size = @size@;
+}
+")
+  target_sources(upg_layer_${layer} PRIVATE ${source})
+endfunction()

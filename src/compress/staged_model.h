@@ -1,0 +1,64 @@
+// A model run one stage at a time, with weights that can be watched and replaced: what calibration and the measurement
+// of sensitivity are made of.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "codec/codec.h"
+#include "model/model.h"
+
+namespace upg {
+
+class StagedModel final : public WeightHook {
+ public:
+  /// Runs at most `longest` tokens at a time. Model and context must outlive this, and are not used by others
+  /// meanwhile.
+  StagedModel(Model& model, OpContext& context, uint64_t longest);
+  ~StagedModel() override;
+
+  const ModelShape& shape() const { return model_.shape(); }
+  /// The embedding, each layer, the head.
+  uint64_t stages() const { return model_.shape().kv.layers + 2; }
+  uint64_t head() const { return stages() - 1; }
+
+  /// The residual stream x [tokens, hidden_size] through one stage, in place. The head leaves it as it is.
+  void run(uint64_t stage, std::span<const int32_t> tokens, float* x);
+  /// logits [n_tokens, vocab_size].
+  void logits(const float* x, uint64_t n_tokens, float* logits);
+
+  /// What a stage multiplies by, in order of use. No product is computed.
+  std::vector<const Linear*> weights_of(uint64_t stage);
+
+  /// From now on `name` is `encoded`, which must outlive its use, until restore().
+  void replace(const std::string& name, const EncodedMatrix& encoded);
+  void restore() { replacements_.clear(); }
+  /// Whether replacements count; true at first.
+  void use_replacements(bool use) { use_replacements_ = use; }
+
+  /// While set, see(x, n_tokens) is called with what enters the product of `name`, and neither that product nor those
+  /// after it in the stage are computed: their results are 0.
+  void watch(const std::string& name, std::function<void(const float* x, uint64_t n_tokens)> see);
+  void unwatch() { see_ = nullptr; }
+
+ private:
+  const Linear* before(const Linear& linear, const float* x, uint64_t n_tokens) override;
+
+  Model& model_;
+  OpContext& context_;
+  KvCache cache_;
+  std::map<std::string, std::unique_ptr<Linear>> replacements_;
+  bool use_replacements_ = true;
+  std::string watched_;
+  std::function<void(const float*, uint64_t)> see_;
+  bool seen_ = false;
+  std::vector<const Linear*>* list_ = nullptr;
+  std::vector<float> logits_;
+};
+
+}  // namespace upg
