@@ -83,7 +83,7 @@ void print_codecs(const ModelReport& report) {
 
 void add_compress(CLI::App& command) {
   struct Options {
-    std::string source, target, calibrate = "default";
+    std::string source, target, report;
     double ratio = 10, bits = 0;
     uint64_t bytes = 0;
     bool json = false;
@@ -107,11 +107,13 @@ void add_compress(CLI::App& command) {
       ->excludes(bits);
   command.add_option("--density", o->compress.density, "Share of weights that sparse codecs keep [0.1]");
   command.add_option("--threads", o->compress.threads, "Threads; 0: one for each processor [0]");
+  command.add_option("--report", o->report, "Write what went where as an HTML page");
   command.add_flag("--json", o->json, "Print the report as JSON");
   command.footer(
       "Examples:\n"
       "  upg compress models/demo -o demo.upg\n"
-      "  upg compress phi-4 -o phi-4.upg --ratio 10\n"
+      "  upg compress phi-4 -o phi-4.upg --ratio 10 --report phi-4.html\n"
+      "  upg compress models/demo -o quick.upg --bits 4.5 --calibrate none\n"
       "  upg compress models/demo -o pruned.upg --codec mdcsr --density 0.2");
   command.callback([o, ratio, bytes, bits] {
     if (ratio->count()) o->compress.ratio = o->ratio;
@@ -121,6 +123,7 @@ void add_compress(CLI::App& command) {
     o->compress.progress = bar.callback();
     const CompressReport report = compress(o->source, o->target, o->compress);
     bar.clear();
+    if (!o->report.empty()) write_report(report.model, o->report);
     if (o->json) {
       nlohmann::ordered_json json = to_json(report.model);
       json["seconds"] = report.seconds;
@@ -136,15 +139,17 @@ void add_compress(CLI::App& command) {
 
 void add_inspect(CLI::App& command) {
   struct Options {
-    std::string model;
+    std::string model, report;
     bool json = false;
   };
   auto o = std::make_shared<Options>();
   command.add_option("MODEL", o->model, "UPG file or checkpoint directory")->required();
+  command.add_option("--report", o->report, "Write the report as an HTML page");
   command.add_flag("--json", o->json, "Print as JSON");
   command.footer("Examples:\n  upg inspect demo.upg\n  upg inspect demo.upg --json | jq .ratio_fp32");
   command.callback([o] {
     const ModelReport report = inspect(o->model);
+    if (!o->report.empty()) write_report(report, o->report);
     if (o->json) return print_json(to_json(report));
     print_tensors(report);
     fmt::print("\n");

@@ -39,6 +39,12 @@ struct ModelReport {
 /// `path` is a UPG file or a checkpoint directory. Throws Error.
 ModelReport inspect(const std::string& path);
 
+/// The report as one self-contained HTML page: bits, error and, where known, loss of each matrix as a picture, and all
+/// tensors as a table.
+std::string report_html(const ModelReport& report);
+/// Writes that page. Throws Error(kIo).
+void write_report(const ModelReport& report, const std::string& path);
+
 /// Reads a whole UPG file: structure, checksums, and that every tensor decodes. Throws Error naming what is wrong.
 void verify(const std::string& path, const Progress& progress = {});
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 UPG = pathlib.Path(os.environ.get("UPG", ROOT / "build/release/upg")).resolve()
@@ -120,6 +121,16 @@ class Commands(CliTest):
         self.assertEqual(4 * report["parameters"] / report["weight_bytes"], report["ratio_fp32"])
         self.assertIn("whole", self.ok("verify", out).stdout)
         self.assertIn("lm_head.weight", self.ok("inspect", out).stdout)
+
+    def test_the_report_is_a_page_that_names_every_tensor(self):
+        page = self.tmp / "report.html"
+        report = json.loads(self.ok("inspect", self.demo, "--json", "--report", page).stdout)
+        text = page.read_text()
+        svg = xml.etree.ElementTree.fromstring(text[text.index("<svg"):text.index("</svg>") + 6])
+        self.assertGreater(len(svg), 3 * 12)
+        for tensor in report["tensors"]:
+            self.assertIn(tensor["name"], text)
+        self.assertNotIn("src=", text, "nothing comes from elsewhere")
 
     def test_a_decompressed_model_runs_as_the_file_does(self):
         dense = self.tmp / "dense"
