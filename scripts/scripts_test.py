@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
-"""Tests of check_layers.py and lint.py: each rule is broken once in a small tree."""
+"""Tests of check_layers.py and lint.py (each rule is broken once in a small tree) and of bench/quality.py with stub tools."""
+import json
 import pathlib
+import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -126,6 +129,45 @@ class LintTest(unittest.TestCase):
 
     def test_a_header_without_an_opening_comment_is_named(self):
         self.assertEqual(len(self.messages("src/ops/a.h", "#pragma once\n")), 1)
+
+
+class QualityBenchmarkTest(unittest.TestCase):
+    """bench/quality.py, with scripts in place of upg and llama.cpp that print what those print."""
+
+    PEER = """#!/bin/sh
+for argument; do before=$last; last=$argument; done
+case "$0 $*" in
+  *--version*) echo 'version: 1.2 (abc)' >&2;;
+  *llama-quantize*) head -c 1000 /dev/zero > "$before";;
+  *--kl-divergence) echo 'Mean PPL(Q)/PPL(base)         :   1.096996 +- 0.0049'
+    echo 'Mean    KLD:   0.160997 +- 0.001'; echo '99.0%   KLD:   0.935424'; echo 'Same top p: 75.388 +- 0.270 %';;
+esac
+"""
+    UPG = """#!/bin/sh
+case "$1" in
+  eval) echo '{"perplexity_ratio": 1.05, "mean_kld": 0.09, "p99_kld": 0.5, "same_top1": 0.8, "reference_perplexity": 50}';;
+  *) echo '{"seconds": 1, "weight_bytes": 400, "file_bytes": 500, "bits_per_weight": 3.2, "ratio_fp32": 10, "parameters": 1000}';;
+esac
+"""
+
+    def test_rows_of_both_make_one_table(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            for tool, text in {"upg": self.UPG, "llama-perplexity": self.PEER, "llama-imatrix": self.PEER,
+                               "llama-quantize": self.PEER}.items():
+                (folder / tool).write_text(text)
+                (folder / tool).chmod(0o755)
+            subprocess.run([sys.executable, ROOT / "bench/quality.py", "model", "text", "--upg", folder / "upg",
+                            "--llama-cpp", folder, "--gguf", "m.gguf", "--calibration", "c", "--only", "ratio 10|IQ3_XXS",
+                            "--out", folder / "out.json"], check=True, capture_output=True)
+            result = json.loads((folder / "out.json").read_text())
+            self.assertEqual([row["name"] for row in result["rows"]],
+                             ["UPG --ratio 10", "UPG --ratio 10, data-free", "llama.cpp IQ3_XXS"])
+            self.assertEqual(result["rows"][2]["mean_kld"], 0.160997)
+            self.assertAlmostEqual(result["rows"][2]["same_top1"], 0.75388)
+            self.assertEqual(result["rows"][2]["bits_per_weight"], 8.0)
+            self.assertIn("| llama.cpp IQ3_XXS | 1,000 | 8.000 | 1.097 | 0.1610 | 0.935 | 75.4% |",
+                          (folder / "out.md").read_text())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+/// Gives back the memory of the whole pages in `bytes`, which lie in a mapped file: they are read again when touched.
+void release_pages(std::span<const std::byte> bytes);
+
 /// A small file's content. Throws as MappedFile does.
 std::string read_file(const std::string& path);
 

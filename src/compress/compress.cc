@@ -10,6 +10,7 @@
 #include "base/atomic_file.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/mapped_file.h"
 #include "codec/codec_table.h"
 #include "codec/dense.h"
 #include "codec/trellis.h"
@@ -146,7 +147,8 @@ class Compressor {
     }
     uint64_t longest = 0;
     for (const auto& sequence : sequences_) longest = std::max<uint64_t>(longest, sequence.size());
-    StagedModel staged(*model_, context_, longest);
+    StagedModel staged(*model_, context_, longest,
+                       [&](const std::string& name) { release_pages(checkpoint_.find(name)->data); });
     if (options_.codec.empty()) sensitivity = sensitivities(staged, journal);
     plan(sensitivity);
 
@@ -240,7 +242,9 @@ class Compressor {
       if (std::string_view(error.what()).find(tensor.name) != std::string_view::npos) throw;
       fail(error.code(), "tensor {}: {}", tensor.name, error.what());
     }
-    note(tensor, journal.append(tensor.name, {{"relative_error", relative_error(encoded, source)}}, &encoded));
+    const double error = relative_error(encoded, source);
+    release_pages(tensor.data);
+    note(tensor, journal.append(tensor.name, {{"relative_error", error}}, &encoded));
     return encoded;
   }
 

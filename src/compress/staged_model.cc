@@ -9,8 +9,12 @@ constexpr uint64_t kHeadTokens = 64;  // logits are wide: few tokens at a time
 
 }  // namespace
 
-StagedModel::StagedModel(Model& model, OpContext& context, uint64_t longest)
-    : model_(model), context_(context), cache_(model.shape().kv, longest, find_kv_type("f32")) {
+StagedModel::StagedModel(Model& model, OpContext& context, uint64_t longest,
+                         std::function<void(const std::string&)> release)
+    : model_(model),
+      context_(context),
+      cache_(model.shape().kv, longest, find_kv_type("f32")),
+      release_(std::move(release)) {
   context_.hook = this;
 }
 
@@ -18,8 +22,14 @@ StagedModel::~StagedModel() { context_.hook = nullptr; }
 
 void StagedModel::run(uint64_t stage, std::span<const int32_t> tokens, float* x) {
   seen_ = false;
-  if (stage == 0) return model_.embed(context_, tokens, x);
-  if (stage < head()) return model_.layer(context_, stage - 1, tokens.size(), Activations::kFloat, cache_, x);
+  if (stage == 0) {
+    model_.embed(context_, tokens, x);
+    return release_read();
+  }
+  if (stage < head()) {
+    model_.layer(context_, stage - 1, tokens.size(), Activations::kFloat, cache_, x);
+    return release_read();
+  }
   if (!see_ && !list_) return;
   logits_.resize(kHeadTokens * shape().vocab_size);
   for (uint64_t t = 0; t < tokens.size(); t += kHeadTokens) {
@@ -32,6 +42,12 @@ void StagedModel::run(uint64_t stage, std::span<const int32_t> tokens, float* x)
 void StagedModel::logits(const float* x, uint64_t n_tokens, float* logits) {
   seen_ = false;
   model_.head(context_, n_tokens, Activations::kFloat, x, logits);
+  release_read();
+}
+
+void StagedModel::release_read() {
+  for (const Linear* linear : read_) release_(linear->name());
+  read_.clear();
 }
 
 std::vector<const Linear*> StagedModel::weights_of(uint64_t stage) {
@@ -66,9 +82,12 @@ const Linear* StagedModel::before(const Linear& linear, const float* x, uint64_t
       return nullptr;
     }
   }
-  if (!use_replacements_) return &linear;
-  const auto replaced = replacements_.find(linear.name());
-  return replaced == replacements_.end() ? &linear : replaced->second.get();
+  if (use_replacements_) {
+    const auto replaced = replacements_.find(linear.name());
+    if (replaced != replacements_.end()) return replaced->second.get();
+  }
+  read_.insert(&linear);
+  return &linear;
 }
 
 }  // namespace upg

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,9 +18,10 @@ namespace upg {
 
 class StagedModel final : public WeightHook {
  public:
-  /// Runs at most `longest` tokens at a time. Model and context must outlive this, and are not used by others
+  /// Runs at most `longest` tokens at a time. After each run `release` is called with the names of the original weights
+  /// that it read: their pages need not stay in memory. All must outlive this; model and context are not used by others
   /// meanwhile.
-  StagedModel(Model& model, OpContext& context, uint64_t longest);
+  StagedModel(Model& model, OpContext& context, uint64_t longest, std::function<void(const std::string&)> release);
   ~StagedModel() override;
 
   const ModelShape& shape() const { return model_.shape(); }
@@ -47,6 +49,7 @@ class StagedModel final : public WeightHook {
   void unwatch() { see_ = nullptr; }
 
  private:
+  void release_read();
   const Linear* before(const Linear& linear, const float* x, uint64_t n_tokens) override;
 
   Model& model_;
@@ -59,6 +62,8 @@ class StagedModel final : public WeightHook {
   bool seen_ = false;
   std::vector<const Linear*>* list_ = nullptr;
   std::vector<float> logits_;
+  std::function<void(const std::string&)> release_;
+  std::set<const Linear*> read_;  // originals, since the last release
 };
 
 }  // namespace upg
