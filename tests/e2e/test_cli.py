@@ -8,6 +8,7 @@ Uses the bundled model. What the library computes is tested beside its sources; 
 import json
 import os
 import pathlib
+import resource
 import re
 import shutil
 import signal
@@ -347,6 +348,23 @@ class Interrupts(CliTest):
         self.ok("compress", DEMO, "-o", out, *args)
         self.assertEqual(out.read_bytes(), whole.read_bytes())
         self.assertFalse(partial.exists())
+
+    def test_a_full_disk_is_an_error_and_what_was_done_is_kept(self):
+        args = ["compress", DEMO, "-o", self.tmp / "full.upg", "--codec", "trellis3", "--calibrate", "none"]
+
+        def files_of_two_megabytes_at_most():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+
+        done = subprocess.run([UPG, *map(str, args)], capture_output=True, text=True,
+                              preexec_fn=files_of_two_megabytes_at_most, timeout=60)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stderr, r"\Aupg: cannot write [^\n]*full.upg.partial[^\n]*\n\Z")
+        self.assertFalse((self.tmp / "full.upg").exists())
+        self.assertGreater((self.tmp / "full.upg.partial").stat().st_size, 1_000_000)
+        self.ok(*args)
+        self.ok("verify", self.tmp / "full.upg")
+        self.assertFalse((self.tmp / "full.upg.partial").exists())
 
     def test_run_stops(self):
         status, _, err = self.interrupt(["run", DEMO, "-p", "The", "-n", 1000, "--ignore-eos"], signal.SIGINT,
