@@ -91,7 +91,8 @@ std::map<std::string, MatrixPlan> plan_matrices(std::span<const TensorView* cons
   for (const TensorView* matrix : matrices) {
     const auto known = sensitivity.find(matrix->name);
     // Without measurement every weight counts alike.
-    const double loss = known != sensitivity.end() ? known->second : static_cast<double>(matrix->elements());
+    const double loss =
+        known != sensitivity.end() ? known->second : static_cast<double>(matrix->shape[0] * matrix->shape[1]);
     choices.push_back(options.emplace_back(options_of(*matrix, loss)).choices);
   }
   uint64_t fewest = 0;
