@@ -29,7 +29,7 @@ TEXT = ("The history of the city begins with a small settlement on the river. In
 
 
 def upg(*args, env=None, binary=False, stdin=subprocess.DEVNULL):
-    return subprocess.run([UPG, *map(str, args)], capture_output=True, text=not binary, timeout=60, stdin=stdin,
+    return subprocess.run([UPG, *map(str, args)], capture_output=True, text=not binary, timeout=600, stdin=stdin,
                           env={**os.environ, **(env or {})})
 
 
@@ -112,7 +112,7 @@ class Commands(CliTest):
 
     def test_the_default_ratio_is_met_and_the_loss_is_reported(self):
         out = self.tmp / "default.upg"
-        report = json.loads(self.ok("compress", DEMO, "-o", out, "--calibration-tokens", 8192, "--json").stdout)
+        report = json.loads(self.ok("compress", DEMO, "-o", out, "--calibration-tokens", 4096, "--json").stdout)
         self.assertLess(report["ratio_fp32"], 10.01)
         self.assertGreater(report["measured_loss"], 0)
         self.assertLess(report["measured_loss"], 1)
@@ -313,7 +313,7 @@ class Interrupts(CliTest):
         process = subprocess.Popen([UPG, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         ready(process)
         process.send_signal(signum)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
         return process.returncode, out, err
 
     def test_compress_leaves_nothing(self):
@@ -357,7 +357,7 @@ class Interrupts(CliTest):
             resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
 
         done = subprocess.run([UPG, *map(str, args)], capture_output=True, text=True,
-                              preexec_fn=files_of_two_megabytes_at_most, timeout=60)
+                              preexec_fn=files_of_two_megabytes_at_most, timeout=600)
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertRegex(done.stderr, r"\Aupg: cannot write [^\n]*full.upg.partial[^\n]*\n\Z")
         self.assertFalse((self.tmp / "full.upg").exists())
