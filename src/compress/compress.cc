@@ -206,7 +206,7 @@ class Compressor {
   }
 
   // Encodes a matrix into the journal, unless it is there.
-  EncodedMatrix encode(const TensorView& tensor, const InputStatistics& statistics, Journal& journal) {
+  EncodedMatrix encode(const TensorView& tensor, InputStatistics statistics, Journal& journal) {
     if (const Journal::Record* done = journal.find(tensor.name)) {
       note(tensor, *done);
       return {};
