@@ -5,7 +5,8 @@ set(UPG_ISA_FLAGS_avx512vnni -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND UPG_ISA_FLAGS_avx512vnni -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC 12's own intrinsics header trips it
 endif()
-set(UPG_ISAS_x86 avx2 avx512vnni)
+set(UPG_ISA_FLAGS_avx512vbmi ${UPG_ISA_FLAGS_avx512vnni} -mavx512vbmi)
+set(UPG_ISAS_x86 avx2 avx512vnni avx512vbmi)
 
 add_library(upg_options INTERFACE)
 target_compile_options(upg_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)

@@ -10,6 +10,7 @@
 
 #include "codec/codec.h"
 #include "kernels/kernel.h"
+#include "kernels/test_products.h"
 
 #define REQUIRE(condition)                                                 \
   do {                                                                     \
@@ -86,17 +87,14 @@ inline void check_unpack(const Matrix& m, const std::vector<float>& dense) {
 inline void check_products(const Matrix& m, const std::vector<float>& dense, const std::vector<float>& x,
                            const std::vector<float>& residual = {}) {
   const bool quantized = m.codec->activation == "q8";
-  const uint64_t blocks = (m.cols + 31) / 32;
-  std::vector<int8_t> q(blocks * 32);
-  std::vector<float> scale(blocks);
-  std::vector<int32_t> sum(blocks);
-  kernels::select(kernels::quantize_kernels(), "q8").run({x.data(), m.cols, q.data(), scale.data(), sum.data()});
+  const uint64_t blocks = ceil_div(m.cols, 32);
+  const kernels::Activations activations(x, 1, kernels::select(kernels::quantize_kernels(), "q8").run);
   std::vector<double> expected(m.rows), magnitude(m.rows), slack(m.rows);
   double x_magnitude = 0;
   for (float value : x) x_magnitude += std::abs(double{value});
   for (uint64_t r = 0; r < m.rows; ++r) {
     for (uint64_t c = 0; c < m.cols; ++c) {
-      const double value = quantized ? double{scale[c / 32]} * q[c] : double{x[c]};
+      const double value = activations.value(quantized, 0, c);
       expected[r] += double{dense[r * m.cols + c]} * value;
       magnitude[r] += std::abs(double{dense[r * m.cols + c]} * value);
       if (residual.empty()) continue;
@@ -107,11 +105,9 @@ inline void check_products(const Matrix& m, const std::vector<float>& dense, con
     }
   }
   const double n = static_cast<double>((quantized ? blocks : m.cols) + (residual.empty() ? 0 : m.cols)) + 8;
-  const std::string variant = std::string(m.codec->id) + "_" + std::string(m.codec->activation);
-  for (const auto& row : kernels::gemv_kernels()) {
-    if (!kernels::variant_matches(row.variant, variant) || !kernels::isa_available(row.isa)) continue;
+  for (const kernels::Product& row : kernels::products(*m.codec)) {
     std::vector<float> y(m.rows, NAN);
-    row.run({m.layout.get(), &m, x.data(), {q.data(), scale.data(), sum.data()}, y.data(), 0, m.rows});
+    row.run(m, activations, y.data(), m.rows, 0, m.rows);
     for (uint64_t r = 0; r < m.rows; ++r) {
       if (!(magnitude[r] < 0x1p100)) continue;  // partial sums may leave float's range
       // The reference decodes the residual into the weights: it meets quantised activations there.

@@ -27,6 +27,7 @@ void add_verify(CLI::App& command);
 void add_decompress(CLI::App& command);
 void add_run(CLI::App& command);
 void add_eval(CLI::App& command);
+void add_bench(CLI::App& command);
 void add_kernels(CLI::App& command);
 
 /// Set by the first Ctrl-C; a second one ends the process at once.

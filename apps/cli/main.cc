@@ -14,6 +14,7 @@ constexpr Command kCommands[] = {
     {"decompress", "Turn a UPG file back into a dense checkpoint", add_decompress},
     {"run", "Generate text", add_run},
     {"eval", "Measure perplexity, divergence from a reference, or accuracy on a task", add_eval},
+    {"bench", "Measure speed, against how fast this machine reads memory", add_bench},
     {"kernels", "List the kernels of this build and which this machine uses", add_kernels},
 };
 

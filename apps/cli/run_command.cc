@@ -134,7 +134,7 @@ void add_kernels(CLI::App& command) {
       "The first of a variant that can run is used. UPG_FORCE_KERNEL restricts the choice to kernels or instruction "
       "sets:\n"
       "  UPG_FORCE_KERNEL=avx2 upg kernels\n"
-      "  UPG_FORCE_KERNEL=gemv_any_q8__ref upg run demo.upg -p Hello");
+      "  UPG_FORCE_KERNEL=matmul_any_q8__ref upg run demo.upg -p Hello");
   command.callback([json] {
     if (*json) {
       nlohmann::ordered_json rows = nlohmann::ordered_json::array();

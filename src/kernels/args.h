@@ -10,24 +10,39 @@ struct Matrix;
 
 namespace upg::kernels {
 
-/// Activations in int8, quantised in blocks of 32: value = q * scale[block].
-struct Q8Vector {
-  const int8_t* q;     // [blocks, 32], zero past the last column
-  const float* scale;  // [blocks]
-  const int32_t* sum;  // [blocks], sum of the block's q
-};
-
-/// y[r] = sum_c W[r, c] x[c] for row_begin <= r < row_end. row_begin is a multiple of 16; row_end too, or rows.
+/// y[r] = sum_c W[r, c] x[c] for row_begin <= r < row_end: one token, float activations. row_begin is a multiple of 16;
+/// row_end too, or rows.
 struct GemvArgs {
   const void* weights;   // the codec's layout struct
   const Matrix* matrix;  // the same, for the reference kernels, which decode through the codec
-  const float* x;        // [cols]; always there
-  Q8Vector q8;           // the same quantised; kernels with activation q8, but for the residual of a trellis
+  const float* x;        // [cols]
   float* y;              // [rows]
   uint64_t row_begin;
   uint64_t row_end;
 };
 using GemvFn = void (*)(const GemvArgs&) noexcept;
+
+/// Activations of n tokens in int8, quantised in blocks of 32: value = q * scale of token and block.
+struct Q8Tokens {
+  const int8_t* q;        // [blocks, n_tokens, 32], zero past the last column
+  const float* scale;     // [blocks, n_tokens]
+  const int32_t* offset;  // [blocks, n_tokens], -128 times the sum of the 32 q: what weights biased by 128 add, negated
+};
+
+/// y[t][r] = sum_c W[r, c] x[t][c] for t < n_tokens and row_begin <= r < row_end, from int8 activations. row_begin is a
+/// multiple of 16; row_end too, or rows. A token's results have the same bits whatever other tokens are with it.
+struct MatmulArgs {
+  const void* weights;
+  const Matrix* matrix;
+  const float* x;  // [n_tokens, cols], for weights that are kept apart (a trellis' residual)
+  Q8Tokens q8;
+  float* y;  // [n_tokens, rows], y_stride apart
+  uint64_t n_tokens;
+  uint64_t y_stride;
+  uint64_t row_begin;
+  uint64_t row_end;
+};
+using MatmulFn = void (*)(const MatmulArgs&) noexcept;
 
 /// Decodes 16 rows (a panel; rows past the last give 0) of columns [col_begin, col_end) to out [col_end -
 /// col_begin][16]. col_begin is a multiple of 32. Bit-exact with Codec::decode_row.
@@ -75,13 +90,15 @@ using AttendFn = void (*)(const AttendArgs&) noexcept;
 /// A block whose largest |x| is below this quantises to zero: 127 / max|x| must stay finite.
 inline constexpr float kQuantizeFloor = 0x1p-100f;
 
-/// Float to Q8Vector's parts: scale = max|x| / 127 in each block of 32; q rounds to nearest even.
+/// One token's part of Q8Tokens: scale = max|x| / 127 in each block of 32; q rounds to nearest even. Blocks lie
+/// `stride` tokens apart.
 struct QuantizeArgs {
   const float* x;  // [cols]
   uint64_t cols;
-  int8_t* q;     // [ceil(cols / 32), 32]
-  float* scale;  // [ceil(cols / 32)]
-  int32_t* sum;  // the same
+  uint64_t stride;
+  int8_t* q;        // block b at 32 * b * stride
+  float* scale;     // block b at b * stride
+  int32_t* offset;  // the same
 };
 using QuantizeFn = void (*)(const QuantizeArgs&) noexcept;
 

@@ -179,28 +179,34 @@ TEST(ConformanceQuantize, GivesTheBitsOfTheReference) {
         struct Result {
           std::vector<int8_t> q;
           std::vector<float> scale;
-          std::vector<int32_t> sum;
+          std::vector<int32_t> offset;
         };
         const auto quantize = [&](QuantizeFn run) {
-          Result result{std::vector<int8_t>(blocks * 32, int8_t{99}), std::vector<float>(blocks, kPoison),
-                        std::vector<int32_t>(blocks, 12345)};
-          run({x.data(), cols, result.q.data(), result.scale.data(), result.sum.data()});
+          // The second of three tokens: the others' parts keep what they have.
+          Result result{std::vector<int8_t>(3 * blocks * 32, int8_t{99}), std::vector<float>(3 * blocks, kPoison),
+                        std::vector<int32_t>(3 * blocks, 12345)};
+          run({x.data(), cols, 3, result.q.data() + 32, result.scale.data() + 1, result.offset.data() + 1});
           return result;
         };
         const Result expected = quantize(ref), actual = quantize(row.run);
         ASSERT_EQ(actual.q, expected.q) << row.name << ", cols " << cols << ", kind " << kind;
-        ASSERT_EQ(std::memcmp(actual.scale.data(), expected.scale.data(), blocks * 4), 0)
+        ASSERT_EQ(std::memcmp(actual.scale.data(), expected.scale.data(), 3 * blocks * 4), 0)
             << row.name << ", cols " << cols << ", kind " << kind;
-        ASSERT_EQ(actual.sum, expected.sum) << row.name << ", cols " << cols << ", kind " << kind;
-        // What gemv kernels rely on.
+        ASSERT_EQ(actual.offset, expected.offset) << row.name << ", cols " << cols << ", kind " << kind;
+        // What matmul kernels rely on.
         for (uint64_t b = 0; b < blocks; ++b) {
           int32_t sum = 0;
           for (uint64_t i = 0; i < 32; ++i) {
-            sum += actual.q[32 * b + i];
-            ASSERT_GE(actual.q[32 * b + i], -127);
-            ASSERT_TRUE(32 * b + i < cols || actual.q[32 * b + i] == 0);
+            const int8_t q = actual.q[32 * (3 * b + 1) + i];
+            sum += q;
+            ASSERT_GE(q, -127);
+            ASSERT_TRUE(32 * b + i < cols || q == 0);
+            ASSERT_EQ(actual.q[32 * 3 * b + i], 99);
+            ASSERT_EQ(actual.q[32 * (3 * b + 2) + i], 99);
           }
-          ASSERT_EQ(actual.sum[b], sum);
+          ASSERT_EQ(actual.offset[3 * b + 1], -128 * sum);
+          ASSERT_EQ(actual.scale[3 * b], kPoison);
+          ASSERT_EQ(actual.offset[3 * b + 2], 12345);
         }
       }
     }

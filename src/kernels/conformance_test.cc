@@ -1,6 +1,6 @@
-// Every row of the gemv and unpack lists, for every codec, against decode_row: odd sizes, empty rows, extreme values,
-// row and column ranges, unaligned data, and where the codec may have one a sparse residual. Nothing is named by hand:
-// a new row or codec is tested by being in its list. The ops without weights are in conformance_ops_test.cc.
+// Every row of the gemv, matmul and unpack lists, for every codec, against decode_row: odd sizes, empty rows, extreme
+// values, row and column ranges, unaligned data, and where the codec may have one a sparse residual. Nothing is named
+// by hand: a new row or codec is tested by being in its list. The ops without weights are in conformance_ops_test.cc.
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -11,6 +11,7 @@
 #include "codec/mdcsr.h"
 #include "codec/primes.h"
 #include "codec/trellis.h"
+#include "kernels/test_products.h"
 #include "kernels/test_util.h"
 #include "upg/error.h"
 
@@ -229,29 +230,16 @@ TEST_P(EveryCodec, UnpackGivesTheBitsOfDecodeRow) {
   });
 }
 
-// A vector in both forms, in memory of exactly its size.
-struct Activations {
-  std::vector<float> x;
-  std::vector<int8_t> q;
-  std::vector<float> scale;
-  std::vector<int32_t> sum;
-
-  explicit Activations(std::vector<float> values)
-      : x(std::move(values)), q(ceil_div(x.size(), 32) * 32), scale(q.size() / 32), sum(q.size() / 32) {
-    static const auto quantize = reference(quantize_kernels(), "q8").run;
-    quantize({x.data(), x.size(), q.data(), scale.data(), sum.data()});
-  }
-  double value(bool quantized, uint64_t c) const {
-    return quantized ? static_cast<double>(q[c]) * static_cast<double>(scale[c / 32]) : static_cast<double>(x[c]);
-  }
-};
+Activations one_token(std::vector<float> x) {
+  return Activations(std::move(x), 1, reference(quantize_kernels(), "q8").run);
+}
 
 // The bound of a product's row, after Higham, Accuracy and Stability of Numerical Algorithms, 3.1: n float additions
 // and multiplications in any order err by at most n 2^-24 sum |w x| to first order. Codecs with int8 activations sum
 // each block of 32 exactly in integers, so n counts blocks; 8 more for scaling and the last reduction. Below float's
 // normal range an operation errs by 2^-149, and so does each weight that decode_row gives. A residual has products of
 // its own, with float activations; but the reference decodes it into the weights, where it meets int8 ones.
-void expect_products(const Kernel<GemvFn>& row, const Opened& opened, const Activations& activations,
+void expect_products(const Product& row, const Opened& opened, const Activations& activations,
                      const std::string& label) {
   const Matrix& m = opened.matrix;
   const bool quantized = m.codec->activation == "q8";
@@ -260,18 +248,19 @@ void expect_products(const Kernel<GemvFn>& row, const Opened& opened, const Acti
       static_cast<double>((quantized ? ceil_div(m.cols, 32) : m.cols) + (residual ? m.cols : uint64_t{0})) + 8;
   std::vector<double> expected(m.rows), bound(m.rows);
   double x_magnitude = 0;
-  for (uint64_t c = 0; c < m.cols; ++c) x_magnitude += std::abs(activations.value(quantized, c));
+  for (uint64_t c = 0; c < m.cols; ++c) x_magnitude += std::abs(activations.value(quantized, 0, c));
   for (uint64_t r = 0; r < m.rows; ++r) {
     double magnitude = 0, slack = 0;
     for (uint64_t c = 0; c < m.cols; ++c) {
-      const double product = double{opened.base[r * m.cols + c]} * activations.value(quantized, c);
+      const double product = double{opened.base[r * m.cols + c]} * activations.value(quantized, 0, c);
       expected[r] += product;
       magnitude += std::abs(product);
       if (!residual) continue;
       const double weight = double{opened.residual[r * m.cols + c]};
-      expected[r] += weight * activations.value(false, c);
-      magnitude += std::abs(weight * activations.value(false, c));
-      if (row.isa == "ref") slack += std::abs(weight * (activations.value(quantized, c) - activations.value(false, c)));
+      expected[r] += weight * activations.value(false, 0, c);
+      magnitude += std::abs(weight * activations.value(false, 0, c));
+      if (row.isa == "ref")
+        slack += std::abs(weight * (activations.value(quantized, 0, c) - activations.value(false, 0, c)));
     }
     const bool may_overflow = magnitude > 0x1p126;  // a partial sum: then nothing is promised
     bound[r] =
@@ -283,13 +272,7 @@ void expect_products(const Kernel<GemvFn>& row, const Opened& opened, const Acti
                             {uint64_t{0}, std::min<uint64_t>(m.rows, 16)},
                             {last_panel, m.rows}}) {
     std::vector<float> y(m.rows, kPoison);
-    row.run({m.layout.get(),
-             &m,
-             activations.x.data(),
-             {activations.q.data(), activations.scale.data(), activations.sum.data()},
-             y.data(),
-             begin,
-             end});
+    row.run(m, activations, y.data(), m.rows, begin, end);
     for (uint64_t r = 0; r < m.rows; ++r) {
       if (r < begin || r >= end) {
         ASSERT_EQ(y[r], kPoison) << row.name << " writes row " << r << " outside [" << begin << ", " << end
@@ -304,25 +287,21 @@ void expect_products(const Kernel<GemvFn>& row, const Opened& opened, const Acti
 }
 
 TEST_P(EveryCodec, ProductsAgreeWithDecodeRowWithinTheBound) {
-  const Codec& codec = *GetParam().codec;
-  const std::string variant = fmt::format("{}_{}", codec.id, codec.activation);
-  std::vector<Kernel<GemvFn>> rows_of_codec;
-  for (const auto& row : runnable(gemv_kernels()))
-    if (variant_matches(row.variant, variant)) rows_of_codec.push_back(row);
+  const std::vector<Product> rows_of_codec = products(*GetParam().codec);
   ASSERT_FALSE(rows_of_codec.empty());
   for_each_matrix(GetParam(), [&](const Opened& opened, Weights kind, Random& random, const std::string& label) {
     const uint64_t cols = opened.matrix.cols;
     if (!opened.finite) return;  // the sum has no value to compare with
     std::vector<std::pair<const char*, Activations>> vectors;
-    vectors.emplace_back("normal", Activations(random.normals(cols)));
+    vectors.emplace_back("normal", one_token(random.normals(cols)));
     if (kind != Weights::kExtreme) {
       std::vector<float> x(cols);
       for (float& value : x) value = random.below(2) ? 1e30f : -1e30f;  // int8: 127 and -127 everywhere
-      vectors.emplace_back("huge", Activations(x));
+      vectors.emplace_back("huge", one_token(x));
       std::fill(x.begin(), x.end(), -2.0f);
-      vectors.emplace_back("constant", Activations(x));
-      vectors.emplace_back("tiny", Activations(random.normals(cols, 1e-28f)));
-      vectors.emplace_back("zero", Activations(std::vector<float>(cols)));
+      vectors.emplace_back("constant", one_token(x));
+      vectors.emplace_back("tiny", one_token(random.normals(cols, 1e-28f)));
+      vectors.emplace_back("zero", one_token(std::vector<float>(cols)));
     }
     for (const auto& row : rows_of_codec) {
       for (const auto& [name, activations] : vectors) {
@@ -336,16 +315,14 @@ TEST_P(EveryCodec, ProductsAgreeWithDecodeRowWithinTheBound) {
 // The bound above grows with the row: this is what shows a weight in the wrong column.
 TEST_P(EveryCodec, EachColumnMeetsItsOwnActivation) {
   const Codec& codec = *GetParam().codec;
-  const std::string variant = fmt::format("{}_{}", codec.id, codec.activation);
   for (uint64_t cols : {1, 33, 257}) {
     Random random(static_cast<uint32_t>(cols));
     const Opened opened(random_matrix(GetParam(), 19, cols, Weights::kRandom, random), 0);
     for (uint64_t c = 0; c < cols; ++c) {
       std::vector<float> x(cols);
       x[c] = 1.5f;
-      const Activations activations(x);
-      for (const auto& row : runnable(gemv_kernels())) {
-        if (!variant_matches(row.variant, variant)) continue;
+      const Activations activations = one_token(x);
+      for (const Product& row : products(codec)) {
         expect_products(row, opened, activations, fmt::format("{}, only column {} of {}", codec.id, c, cols));
         if (HasFatalFailure()) return;
       }
@@ -359,9 +336,37 @@ TEST_P(EveryCodec, MatricesWithoutColumnsGiveZeros) {
   Random random(1);
   if (GetParam().residual) add_residual(encoded, Weights::kRandom, random);
   const Opened opened(encoded, 0);
-  for (const auto& row : runnable(gemv_kernels()))
-    if (variant_matches(row.variant, fmt::format("{}_{}", codec.id, codec.activation)))
-      expect_products(row, opened, Activations({}), "no columns");
+  for (const Product& row : products(codec)) expect_products(row, opened, one_token({}), "no columns");
+}
+
+// Several tokens at once are decided by one at a time: the same bits, whatever their number and place.
+TEST_P(EveryCodec, TokensDoNotDependOnTheirCompany) {
+  const QuantizeFn quantize = reference(quantize_kernels(), "q8").run;
+  for (auto [rows, cols, n] : {std::tuple<uint64_t, uint64_t, uint64_t>{1, 1, 2},
+                               {17, 33, 3},
+                               {33, 257, 7},
+                               {48, 64, 16},
+                               {16, 96, 127},
+                               {40, 40, 128},
+                               {19, 70, 129},
+                               {16, 32, 300}}) {
+    Random random(static_cast<uint32_t>(n));
+    const Opened opened(random_matrix(GetParam(), rows, cols, Weights::kRandom, random), 0);
+    const Activations all(random.normals(n * cols), n, quantize);
+    for (const Product& row : products(*GetParam().codec)) {
+      const uint64_t stride = rows + 3;
+      std::vector<float> y(n * stride, kPoison);
+      row.run(opened.matrix, all, y.data(), stride, 0, rows);
+      for (uint64_t t = 0; t < n; ++t) {
+        const auto* x = all.x.data() + t * cols;
+        std::vector<float> alone(rows);
+        row.run(opened.matrix, Activations({x, x + cols}, 1, quantize), alone.data(), rows, 0, rows);
+        ASSERT_EQ(std::memcmp(alone.data(), y.data() + t * stride, rows * 4), 0)
+            << row.name << ", " << rows << " x " << cols << ", token " << t << " of " << n;
+        for (uint64_t r = rows; r < stride; ++r) ASSERT_EQ(y[t * stride + r], kPoison) << row.name;
+      }
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Codecs, EveryCodec, ::testing::ValuesIn(cases()),
@@ -379,15 +384,16 @@ TEST(Conformance, RowsThatCannotRunHereAreListed) {
   RecordProperty("kernels_not_run", static_cast<int>(untested.size()));
 }
 
-TEST(Conformance, EveryRowOfGemvAndUnpackBelongsToACodec) {
-  for (const auto& row : gemv_kernels())
-    EXPECT_TRUE(std::any_of(codecs().begin(), codecs().end(), [&](const Codec* codec) {
-      return variant_matches(row.variant, fmt::format("{}_{}", codec->id, codec->activation));
-    })) << row.name;
-  for (const auto& row : unpack_kernels())
-    EXPECT_TRUE(std::any_of(codecs().begin(), codecs().end(), [&](const Codec* codec) {
-      return variant_matches(row.variant, codec->id);
-    })) << row.name;
+TEST(Conformance, EveryRowWithWeightsBelongsToACodec) {
+  const auto serves = [](std::string_view variant, bool with_activation) {
+    return std::any_of(codecs().begin(), codecs().end(), [&](const Codec* codec) {
+      return variant_matches(
+          variant, with_activation ? fmt::format("{}_{}", codec->id, codec->activation) : std::string(codec->id));
+    });
+  };
+  for (const auto& row : gemv_kernels()) EXPECT_TRUE(serves(row.variant, true)) << row.name;
+  for (const auto& row : matmul_kernels()) EXPECT_TRUE(serves(row.variant, true)) << row.name;
+  for (const auto& row : unpack_kernels()) EXPECT_TRUE(serves(row.variant, false)) << row.name;
 }
 
 }  // namespace

@@ -107,6 +107,8 @@ bool isa_available(std::string_view isa, std::string* why_not) {
       {"avx512vnni", "AVX-512DQ", __builtin_cpu_supports("avx512dq") != 0},
       {"avx512vnni", "AVX-512VL", __builtin_cpu_supports("avx512vl") != 0},
       {"avx512vnni", "AVX-512 VNNI", __builtin_cpu_supports("avx512vnni") != 0},
+      {"avx512vbmi", "AVX-512 VNNI", isa == "avx512vbmi" && isa_available("avx512vnni")},
+      {"avx512vbmi", "AVX-512 VBMI", __builtin_cpu_supports("avx512vbmi") != 0},
   };
   bool known = false;
   for (const Feature& feature : features) {

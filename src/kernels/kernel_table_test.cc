@@ -50,24 +50,35 @@ const Kernel<Fn>* first_runnable(std::span<const Kernel<Fn>> list, std::string_v
   return nullptr;
 }
 
+// Calls f(list, variant) with the list of products that the codec's activations take.
+template <typename F>
+void with_products(const Codec& codec, F f) {
+  const std::string variant = std::string(codec.id) + "_" + std::string(codec.activation);
+  if (codec.activation == "q8") {
+    f(matmul_kernels(), variant);
+  } else {
+    f(gemv_kernels(), variant);
+  }
+}
+
 TEST_F(KernelTable, EveryCodecHasAProductForItsActivationAndAnUnpack) {
   for (const Codec* codec : codecs()) {
-    const std::string variant = std::string(codec->id) + "_" + std::string(codec->activation);
-    EXPECT_NO_THROW(select(gemv_kernels(), variant)) << variant;
+    with_products(*codec, [](auto list, const std::string& variant) { EXPECT_NO_THROW(select(list, variant)); });
     EXPECT_NO_THROW(select(unpack_kernels(), codec->id)) << codec->id;
   }
 }
 
 TEST_F(KernelTable, TheFirstRowThatCanRunIsChosen) {
   for (const Codec* codec : codecs()) {
-    const std::string variant = std::string(codec->id) + "_" + std::string(codec->activation);
-    const auto* expected = first_runnable(gemv_kernels(), variant);
-    const auto& chosen = select(gemv_kernels(), variant);
-    if (expected != nullptr) {
-      EXPECT_EQ(&chosen, expected) << variant;
-    } else {
-      EXPECT_EQ(chosen.isa, "ref") << variant;
-    }
+    with_products(*codec, [](auto list, const std::string& variant) {
+      const auto* expected = first_runnable(list, variant);
+      const auto& chosen = select(list, variant);
+      if (expected != nullptr) {
+        EXPECT_EQ(&chosen, expected) << variant;
+      } else {
+        EXPECT_EQ(chosen.isa, "ref") << variant;
+      }
+    });
   }
   for (const auto& row : attend_kernels())
     EXPECT_EQ(&select(attend_kernels(), row.variant), first_runnable(attend_kernels(), row.variant));
@@ -86,7 +97,7 @@ TEST_F(KernelTable, AVariantWithoutRowsIsRefused) {
 TEST_F(KernelTable, ForcingAnInstructionSetRestrictsEveryVariantThatHasIt) {
   force("ref");
   for (const Codec* codec : codecs()) {
-    EXPECT_EQ(select(gemv_kernels(), std::string(codec->id) + "_" + std::string(codec->activation)).isa, "ref");
+    with_products(*codec, [](auto list, const std::string& variant) { EXPECT_EQ(select(list, variant).isa, "ref"); });
     EXPECT_EQ(select(unpack_kernels(), codec->id).isa, "ref");
   }
   for (const KernelStatus& status : kernel_statuses())

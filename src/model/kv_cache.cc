@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -62,14 +61,6 @@ const KvType& find_kv_type(std::string_view id) {
   fail(ErrorCode::kInvalidArgument, "KV cache type \"{}\" is not known; choose one of: {}", id, fmt::join(known, ", "));
 }
 
-void KvCache::Free::operator()(void* memory) const { std::free(memory); }
-
-template <typename T>
-KvCache::Memory<T> KvCache::reserve(uint64_t n) {
-  // calloc of a large block maps zero pages, which take memory only when a position is written.
-  return Memory<T>(static_cast<T*>(std::calloc(std::max<uint64_t>(n, 1), sizeof(T))));
-}
-
 KvCache::KvCache(const KvShape& shape, uint64_t capacity, const KvType& type)
     : shape_(shape),
       capacity_(capacity),
@@ -77,13 +68,13 @@ KvCache::KvCache(const KvShape& shape, uint64_t capacity, const KvType& type)
       attend_(kernels::select(kernels::attend_kernels(), type.id).run) {
   const uint64_t dims[] = {shape.layers, shape.heads, capacity, shape.head_dim, 2 * type.element_bytes};
   const auto bytes = checked_product(dims);
-  if (bytes && *bytes / 2 <= PTRDIFF_MAX) {
+  if (bytes) {
     const uint64_t vectors = shape.layers * shape.heads * capacity;
-    keys_ = reserve<std::byte>(*bytes / 2);
-    values_ = reserve<std::byte>(*bytes / 2);
+    keys_ = allocate<std::byte>(*bytes / 2);
+    values_ = allocate<std::byte>(*bytes / 2);
     if (type.scaled) {
-      key_scales_ = reserve<float>(vectors);
-      value_scales_ = reserve<float>(vectors);
+      key_scales_ = allocate<float>(vectors);
+      value_scales_ = allocate<float>(vectors);
     }
   }
   if (!keys_ || !values_ || (type.scaled && (!key_scales_ || !value_scales_)))

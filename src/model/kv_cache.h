@@ -7,6 +7,7 @@
 #include <span>
 #include <string_view>
 
+#include "base/memory.h"
 #include "kernels/kernel.h"
 
 namespace upg {
@@ -53,14 +54,6 @@ class KvCache {
   uint64_t at(uint64_t layer, uint64_t head, uint64_t position) const {  // index of a vector
     return (layer * shape_.heads + head) * capacity_ + position;
   }
-
-  struct Free {
-    void operator()(void* memory) const;
-  };
-  template <typename T>
-  using Memory = std::unique_ptr<T[], Free>;
-  template <typename T>
-  static Memory<T> reserve(uint64_t n);
 
   KvShape shape_;
   uint64_t capacity_;

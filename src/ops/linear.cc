@@ -11,14 +11,19 @@ namespace {
 constexpr uint64_t kPanelRows = 16;
 constexpr uint64_t kDepth = 256;  // columns unpacked at a time: two panels of them fill 32 KiB, an L1 cache
 constexpr uint64_t kPanelsAtOnce = 2;
+constexpr uint64_t kTokensToSplit = 4;  // quantising fewer is over before another thread has begun
 
 }  // namespace
 
 Linear::Linear(Matrix matrix, std::string name, bool to_stream)
     : matrix_(std::move(matrix)), name_(std::move(name)), to_stream_(to_stream) {
   const std::string codec(matrix_.codec->id);
-  quantized_ = matrix_.codec->activation == "q8";
-  gemv_ = kernels::select(kernels::gemv_kernels(), codec + "_" + std::string(matrix_.codec->activation)).run;
+  const std::string variant = codec + "_" + std::string(matrix_.codec->activation);
+  if (matrix_.codec->activation == "q8") {
+    matmul_ = kernels::select(kernels::matmul_kernels(), variant).run;
+  } else {
+    gemv_ = kernels::select(kernels::gemv_kernels(), variant).run;
+  }
   const auto& unpack = kernels::select(kernels::unpack_kernels(), codec);
   unpack_ = unpack.run;
   // The reference decodes whole rows whatever is asked of it: ask once.
@@ -47,28 +52,45 @@ void Linear::lookup(OpContext& context, std::span<const int32_t> tokens, float* 
 }
 
 void Linear::run(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const {
-  if (n_tokens == 1 && (!quantized_ || activations == Activations::kQuantized)) {
+  if (matmul_ != nullptr && activations == Activations::kQuantized) {
+    quantized_tokens(context, x, n_tokens, y);
+  } else if (gemv_ != nullptr && n_tokens == 1) {
     one_token(context, x, y);
   } else {
     many_tokens(context, x, n_tokens, y);
   }
 }
 
-void Linear::one_token(OpContext& context, const float* x, float* y) const {
-  kernels::GemvArgs args{matrix_.layout.get(), &matrix_, x, {}, y, 0, 0};
-  if (quantized_) {
-    const uint64_t blocks = ceil_div(matrix_.cols, 32);
-    context.q8.resize(blocks * 32);
-    context.q8_scale.resize(blocks);
-    context.q8_sum.resize(blocks);
-    quantize_({x, matrix_.cols, context.q8.data(), context.q8_scale.data(), context.q8_sum.data()});
-    args.q8 = {context.q8.data(), context.q8_scale.data(), context.q8_sum.data()};
-  }
+void Linear::quantized_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y) const {
+  const uint64_t blocks = ceil_div(matrix_.cols, 32);
+  context.q8.resize(blocks * n_tokens * 32);
+  context.q8_scale.resize(blocks * n_tokens);
+  context.q8_offset.resize(blocks * n_tokens);
+  context.pool.split(n_tokens, kTokensToSplit, [&](uint64_t begin, uint64_t end, unsigned) {
+    for (uint64_t t = begin; t < end; ++t)
+      quantize_({x + t * matrix_.cols, matrix_.cols, n_tokens, context.q8.data() + 32 * t, context.q8_scale.data() + t,
+                 context.q8_offset.data() + t});
+  });
+  const kernels::MatmulArgs args{matrix_.layout.get(),
+                                 &matrix_,
+                                 x,
+                                 {context.q8.data(), context.q8_scale.data(), context.q8_offset.data()},
+                                 y,
+                                 n_tokens,
+                                 matrix_.rows,
+                                 0,
+                                 0};
   context.pool.split(matrix_.rows, kPanelRows, [&](uint64_t begin, uint64_t end, unsigned) {
-    kernels::GemvArgs part = args;
+    kernels::MatmulArgs part = args;
     part.row_begin = begin;
     part.row_end = end;
-    gemv_(part);
+    matmul_(part);
+  });
+}
+
+void Linear::one_token(OpContext& context, const float* x, float* y) const {
+  context.pool.split(matrix_.rows, kPanelRows, [&](uint64_t begin, uint64_t end, unsigned) {
+    gemv_({matrix_.layout.get(), &matrix_, x, y, begin, end});
   });
 }
 

@@ -37,13 +37,13 @@ struct OpContext {
 
   ThreadPool pool;
   std::vector<std::vector<float>> worker_scratch;
-  std::vector<int8_t> q8;  // the quantised token
+  std::vector<int8_t> q8;  // the quantised tokens
   std::vector<float> q8_scale;
-  std::vector<int32_t> q8_sum;
+  std::vector<int32_t> q8_offset;
   WeightHook* hook = nullptr;
 };
 
-/// How one token's activations enter products with compressed weights. Several tokens at once always use float.
+/// How activations enter products with compressed weights.
 enum class Activations {
   kQuantized,  // int8 in blocks of 32, where the codec has kernels for it
   kFloat,
@@ -69,6 +69,7 @@ class Linear {
 
  private:
   void run(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const;
+  void quantized_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y) const;
   void one_token(OpContext& context, const float* x, float* y) const;
   void many_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y) const;
 
@@ -76,7 +77,8 @@ class Linear {
   std::string name_;
   bool to_stream_ = false;
   uint64_t depth_ = 0;      // columns unpacked at a time
-  bool quantized_ = false;  // gemv_ takes q8
+  // One of the two, for the activations that the codec asks for.
+  kernels::MatmulFn matmul_ = nullptr;
   kernels::GemvFn gemv_ = nullptr;
   kernels::UnpackFn unpack_ = nullptr;
   kernels::GemmFn gemm_ = nullptr;

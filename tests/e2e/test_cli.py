@@ -232,7 +232,7 @@ class Kernels(CliTest):
             for isa in isas:
                 env = {"UPG_FORCE_KERNEL": isa}
                 forced = json.loads(self.ok("kernels", "--json", env=env).stdout)
-                self.assertTrue(all(row["selected"] for row in forced if row["name"] == f"gemv_trellis3_q8__{isa}"))
+                self.assertTrue(all(row["selected"] for row in forced if row["name"] == f"matmul_trellis3_q8__{isa}"))
                 texts[isa] = self.ok("run", self.demo, "-p", "The history of the United", "-n", tokens,
                                      "--temperature", 0, *options, env=env).stdout
             self.assertEqual(len(set(texts.values())), 1, texts)

@@ -61,9 +61,11 @@ inline void quantize(const QuantizeArgs& args) {
     if (m < kQuantizeFloor) m = 0;
     const float inverse = m > 0 ? 127.0f / m : 0.0f;
     int32_t total = 0;
-    for (uint64_t v = 0; v < 32 / kV; ++v) total += store_int8(args.q + begin + v * kV, mul(x[v], set1(inverse)));
-    args.scale[begin / 32] = m / 127.0f;
-    args.sum[begin / 32] = total;
+    const uint64_t block = begin / 32 * args.stride;
+    int8_t* q = args.q + 32 * block;
+    for (uint64_t v = 0; v < 32 / kV; ++v) total += store_int8(q + v * kV, mul(x[v], set1(inverse)));
+    args.scale[block] = m / 127.0f;
+    args.offset[block] = -128 * total;
   }
 }
 

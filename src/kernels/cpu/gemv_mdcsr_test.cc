@@ -68,7 +68,7 @@ void expect_close(const Matrix& matrix, GemvFn kernel, const std::vector<float>&
   constexpr float kUntouched = 12345.0f;
   std::vector<float> y(view.rows, kUntouched);
   const uint64_t begin = view.rows > 16 ? 16 : 0;
-  kernel({matrix.layout.get(), &matrix, x.data(), {}, y.data(), begin, view.rows});
+  kernel({matrix.layout.get(), &matrix, x.data(), y.data(), begin, view.rows});
   std::vector<float> dense(view.cols);
   for (uint64_t r = 0; r < view.rows; ++r) {
     if (r < begin) {

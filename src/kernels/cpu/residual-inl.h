@@ -10,10 +10,12 @@
 namespace upg::kernels {
 namespace {
 
-/// y[r] += residual[r] x, in float whatever the codec's own activations are.
-inline void add_residual(const MdcsrView* residual, const GemvArgs& args) {
+/// y[t][r] += residual[r] x[t], in float whatever the codec's own activations are.
+inline void add_residual(const MdcsrView* residual, const MatmulArgs& args) {
   if (residual == nullptr) return;
-  for (uint64_t r = args.row_begin; r < args.row_end; ++r) args.y[r] += mdcsr_row_product<false>(*residual, args.x, r);
+  for (uint64_t r = args.row_begin; r < args.row_end; ++r)
+    for (uint64_t t = 0; t < args.n_tokens; ++t)
+      args.y[t * args.y_stride + r] += mdcsr_row_product<false>(*residual, args.x + t * residual->cols, r);
 }
 
 /// Adds the weights of columns [col_begin, col_end) to out, with the bits of Codec::decode_row.

@@ -135,45 +135,97 @@ inline uint64_t half_panel_scales(const TrellisView& w, uint64_t panel, unsigned
   return lanes;
 }
 
+// Products of one block of one token: 32 columns of 8 rows, exact.
+inline __m256i dot(const __m256i* levels, const int8_t* q) {
+  __m256i sum = _mm256_setzero_si256();
+  for (unsigned s = 0; s < kSlots; ++s) {
+    int32_t four;
+    __builtin_memcpy(&four, q + 4 * s, 4);
+    const __m256i x = _mm256_set1_epi32(four);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(levels[s], x));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  return sum;
+}
+
+// The float operations of each token and block are the same whatever n_tokens is: its results have the same bits.
+inline __m256 accumulate(__m256 acc, __m256i sum, __m256 steps, float scale) {
+  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(steps, _mm256_set1_ps(scale)), acc);
+}
+
+// Half a panel (8 rows), tokens [begin, end): at most kTokensAtOnce.
+constexpr uint64_t kTokensAtOnce = 128;  // their sums fill 4 KiB
+
 template <unsigned kBits>
-inline void gemv(const GemvArgs& args) {
+inline void half_panel_products(const MatmulArgs& args, const TrellisView& w, const Decoder<kBits>& decoder,
+                                __m128i steps, uint64_t panel, unsigned half, uint64_t begin, uint64_t end) {
+  const uint32_t* words = w.codes + panel * w.blocks * kBits * 16 + 8 * half;
+  const uint8_t* scales = w.block_scales + panel * w.blocks * kTrellisScaleBytes;
+  alignas(32) float acc[kTokensAtOnce][8];
+  for (uint64_t t = begin; t < end; ++t) _mm256_store_ps(acc[t - begin], _mm256_setzero_ps());
+  for (uint64_t b = 0; b < w.blocks; ++b, words += kBits * 16, scales += kTrellisScaleBytes) {
+    __m256i levels[kSlots];
+    decoder.tile(words, levels);
+    const __m256 block_steps = tile_steps(scales, steps, half);
+    for (uint64_t t = begin; t < end; ++t) {
+      const uint64_t i = b * args.n_tokens + t;
+      float* total = acc[t - begin];
+      _mm256_store_ps(
+          total, accumulate(_mm256_load_ps(total), dot(levels, args.q8.q + 32 * i), block_steps, args.q8.scale[i]));
+    }
+  }
+  __m256 row_scale;
+  const uint64_t lanes = half_panel_scales(w, panel, half, &row_scale);
+  for (uint64_t t = begin; t < end && lanes; ++t) {
+    float y[8];
+    _mm256_storeu_ps(y, _mm256_mul_ps(_mm256_load_ps(acc[t - begin]), row_scale));
+    __builtin_memcpy(args.y + t * args.y_stride + panel * kTrellisPanelRows + 8 * half, y, lanes * sizeof *y);
+  }
+}
+
+template <unsigned kBits>
+inline void one_token_panel(const MatmulArgs& args, const TrellisView& w, const Decoder<kBits>& decoder, __m128i steps,
+                            uint64_t panel) {
+  const uint32_t* words = w.codes + panel * w.blocks * kBits * 16;
+  const uint8_t* scales = w.block_scales + panel * w.blocks * kTrellisScaleBytes;
+  __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+  for (uint64_t b = 0; b < w.blocks; ++b, words += kBits * 16, scales += kTrellisScaleBytes) {
+    for (unsigned line = 0; line < kBits; ++line)
+      _mm_prefetch(reinterpret_cast<const char*>(words + 1024 + 16 * line), _MM_HINT_T0);
+    for (unsigned half = 0; half < 2; ++half) {
+      __m256i levels[kSlots];
+      decoder.tile(words + 8 * half, levels);
+      acc[half] =
+          accumulate(acc[half], dot(levels, args.q8.q + 32 * b), tile_steps(scales, steps, half), args.q8.scale[b]);
+    }
+  }
+  for (unsigned half = 0; half < 2; ++half) {
+    __m256 row_scale;
+    const uint64_t lanes = half_panel_scales(w, panel, half, &row_scale);
+    float y[8];
+    _mm256_storeu_ps(y, _mm256_mul_ps(acc[half], row_scale));
+    if (lanes) __builtin_memcpy(args.y + panel * kTrellisPanelRows + 8 * half, y, lanes * sizeof *y);
+  }
+}
+
+template <unsigned kBits>
+inline void matmul(const MatmulArgs& args) {
   const TrellisView& w = *static_cast<const TrellisView*>(args.weights);
   const Decoder<kBits> decoder(w);
   const __m128i steps = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w.steps));
-  const __m256i ones = _mm256_set1_epi16(1);
   const uint64_t last = (args.row_end + kTrellisPanelRows - 1) / kTrellisPanelRows;
-  for (uint64_t panel = args.row_begin / kTrellisPanelRows; panel < last; ++panel) {
-    const uint32_t* words = w.codes + panel * w.blocks * kBits * 16;
-    const uint8_t* scales = w.block_scales + panel * w.blocks * kTrellisScaleBytes;
-    __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    for (uint64_t b = 0; b < w.blocks; ++b, words += kBits * 16, scales += kTrellisScaleBytes) {
-      for (unsigned line = 0; line < kBits; ++line)
-        _mm_prefetch(reinterpret_cast<const char*>(words + 1024 + 16 * line), _MM_HINT_T0);
-      const int8_t* q = args.q8.q + b * kTrellisBlockCols;
-      const __m256 activation_scale = _mm256_set1_ps(args.q8.scale[b]);
-      for (unsigned half = 0; half < 2; ++half) {
-        __m256i levels[kSlots];
-        decoder.tile(words + 8 * half, levels);
-        __m256i sum = _mm256_setzero_si256();
-        for (unsigned s = 0; s < kSlots; ++s) {
-          int32_t four;
-          __builtin_memcpy(&four, q + 4 * s, 4);
-          const __m256i pairs =
-              _mm256_maddubs_epi16(_mm256_abs_epi8(levels[s]), _mm256_sign_epi8(_mm256_set1_epi32(four), levels[s]));
-          sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
-        }
-        const __m256 scale = _mm256_mul_ps(tile_steps(scales, steps, half), activation_scale);
-        acc[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, acc[half]);
+  for (uint64_t begin = 0; begin < args.n_tokens; begin += kTokensAtOnce) {
+    const uint64_t end = begin + kTokensAtOnce < args.n_tokens ? begin + kTokensAtOnce : args.n_tokens;
+    for (uint64_t panel = args.row_begin / kTrellisPanelRows; panel < last; ++panel) {
+      if (args.n_tokens == 1) {
+        one_token_panel<kBits>(args, w, decoder, steps, panel);
+        continue;
       }
-    }
-    for (unsigned half = 0; half < 2; ++half) {
-      __m256 row_scale;
-      const uint64_t lanes = half_panel_scales(w, panel, half, &row_scale);
-      float y[8];
-      _mm256_storeu_ps(y, _mm256_mul_ps(acc[half], row_scale));
-      if (lanes) __builtin_memcpy(args.y + panel * kTrellisPanelRows + 8 * half, y, lanes * sizeof *y);
+      for (unsigned half = 0; half < 2; ++half)
+        half_panel_products<kBits>(args, w, decoder, steps, panel, half, begin, end);
     }
   }
+  add_residual(w.residual, args);
 }
 
 template <unsigned kBits>
@@ -202,12 +254,6 @@ inline void unpack(const UnpackArgs& args) {
 }
 
 template <unsigned kBits>
-inline void gemv_and_residual(const GemvArgs& args) {
-  gemv<kBits>(args);
-  add_residual(static_cast<const TrellisView*>(args.weights)->residual, args);
-}
-
-template <unsigned kBits>
 inline void unpack_and_residual(const UnpackArgs& args) {
   unpack<kBits>(args);
   add_residual(static_cast<const TrellisView*>(args.weights)->residual, args);
@@ -215,9 +261,9 @@ inline void unpack_and_residual(const UnpackArgs& args) {
 
 }  // namespace
 
-void gemv_trellis2_q8__avx2(const GemvArgs& args) noexcept { gemv_and_residual<2>(args); }
-void gemv_trellis3_q8__avx2(const GemvArgs& args) noexcept { gemv_and_residual<3>(args); }
-void gemv_trellis4_q8__avx2(const GemvArgs& args) noexcept { gemv_and_residual<4>(args); }
+void matmul_trellis2_q8__avx2(const MatmulArgs& args) noexcept { matmul<2>(args); }
+void matmul_trellis3_q8__avx2(const MatmulArgs& args) noexcept { matmul<3>(args); }
+void matmul_trellis4_q8__avx2(const MatmulArgs& args) noexcept { matmul<4>(args); }
 void unpack_trellis2__avx2(const UnpackArgs& args) noexcept { unpack_and_residual<2>(args); }
 void unpack_trellis3__avx2(const UnpackArgs& args) noexcept { unpack_and_residual<3>(args); }
 void unpack_trellis4__avx2(const UnpackArgs& args) noexcept { unpack_and_residual<4>(args); }

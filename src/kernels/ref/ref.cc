@@ -19,14 +19,18 @@ void gemv_any_f32__ref(const GemvArgs& args) noexcept {
   }
 }
 
-void gemv_any_q8__ref(const GemvArgs& args) noexcept {
+void matmul_any_q8__ref(const MatmulArgs& args) noexcept {
   std::vector<float> row(args.matrix->cols);
   for (uint64_t r = args.row_begin; r < args.row_end; ++r) {
     args.matrix->codec->decode_row(*args.matrix, r, row.data());
-    double sum = 0;
-    for (uint64_t c = 0; c < row.size(); ++c)
-      sum += static_cast<double>(row[c]) * args.q8.q[c] * static_cast<double>(args.q8.scale[c / 32]);
-    args.y[r] = static_cast<float>(sum);
+    for (uint64_t t = 0; t < args.n_tokens; ++t) {
+      double sum = 0;
+      for (uint64_t c = 0; c < row.size(); ++c) {
+        const uint64_t block = c / 32 * args.n_tokens + t;
+        sum += static_cast<double>(row[c]) * args.q8.q[32 * block + c % 32] * static_cast<double>(args.q8.scale[block]);
+      }
+      args.y[t * args.y_stride + r] = static_cast<float>(sum);
+    }
   }
 }
 
@@ -105,7 +109,7 @@ void attend_int8__ref(const AttendArgs& args) noexcept {
 
 void quantize_q8__ref(const QuantizeArgs& args) noexcept {
   for (uint64_t begin = 0; begin < args.cols; begin += 32) {
-    const uint64_t block = begin / 32;
+    const uint64_t block = begin / 32 * args.stride;
     const uint64_t end = std::min(begin + 32, args.cols);
     float largest = 0;
     for (uint64_t c = begin; c < end; ++c) largest = std::max(largest, std::abs(args.x[c]));
@@ -116,11 +120,11 @@ void quantize_q8__ref(const QuantizeArgs& args) noexcept {
     for (uint64_t c = begin; c < begin + 32; ++c) {
       const float rounded = c < end ? std::nearbyint(args.x[c] * inverse) : 0.0f;
       const int8_t q = std::abs(rounded) <= 127 ? static_cast<int8_t>(rounded) : int8_t{0};  // NaN: any value will do
-      args.q[c] = q;
+      args.q[32 * block + c - begin] = q;
       sum += q;
     }
     args.scale[block] = scale;
-    args.sum[block] = sum;
+    args.offset[block] = -128 * sum;
   }
 }
 

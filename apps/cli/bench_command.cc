@@ -1,0 +1,174 @@
+// bench: how fast a model or the kernels run here, against how fast this machine reads memory.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include "command.h"
+#include "upg/bench.h"
+
+namespace upg::cli {
+namespace {
+
+struct Options {
+  std::string model, shape, keep, compare;
+  double ratio = 10;
+  bool kernels = false, json = false;
+  BenchOptions bench;
+};
+
+// A made-up model's file: kept where the user says so, otherwise gone at the end whatever happens.
+class SyntheticFile {
+ public:
+  explicit SyntheticFile(const Options& o, const Progress& progress) : keep_(!o.keep.empty()) {
+    namespace fs = std::filesystem;
+    path_ = keep_ ? o.keep : (fs::temp_directory_path() / fmt::format("upg-bench-{}.upg", ::getpid())).string();
+    if (keep_ && fs::exists(path_)) return;  // of an earlier run
+    write_synthetic_model(o.shape, o.ratio, path_, progress);
+  }
+  ~SyntheticFile() {
+    std::error_code ignored;
+    if (!keep_) std::filesystem::remove(path_, ignored);
+  }
+  SyntheticFile(const SyntheticFile&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  bool keep_;
+};
+
+nlohmann::ordered_json to_json(const BenchReport& r) {
+  nlohmann::ordered_json json = {{"architecture", r.model.architecture}, {"parameters", r.model.parameters},
+                                 {"weight_bytes", r.model.weight_bytes}, {"threads", r.model.threads},
+                                 {"load_seconds", r.load_seconds},       {"read_bandwidth", r.read_bandwidth},
+                                 {"resident_bytes", r.resident_bytes}};
+  json["prompts"] = json["generation"] = nlohmann::ordered_json::array();
+  for (const PromptSpeed& p : r.prompts)
+    json["prompts"].push_back({{"tokens", p.tokens}, {"tokens_per_second", p.tokens_per_second}});
+  for (const GenerationSpeed& g : r.generation)
+    json["generation"].push_back({{"context", g.context},
+                                  {"tokens_per_second", g.tokens_per_second},
+                                  {"weight_bytes", g.weight_bytes},
+                                  {"kv_bytes", g.kv_bytes},
+                                  {"bytes_per_second", g.bytes_per_second},
+                                  {"fraction", g.fraction}});
+  return json;
+}
+
+nlohmann::json read_earlier(const std::string& path) {
+  if (path.empty()) return {};
+  std::ifstream file(path);
+  nlohmann::json json = nlohmann::json::parse(file, nullptr, false);
+  if (!json.is_object())
+    throw Error(ErrorCode::kInvalidFile, fmt::format("{}: cannot be read as JSON of `upg bench --json`", path));
+  return json;
+}
+
+// ", 1.08 x earlier" for the row of `list` whose `key` is `n`; empty where there is none.
+std::string against(const nlohmann::json& earlier, const char* list, const char* key, uint64_t n, double now) {
+  if (!earlier.contains(list) || !earlier[list].is_array()) return "";
+  for (const nlohmann::json& row : earlier[list]) {
+    if (!row.is_object() || row.value(key, uint64_t{0}) != n) continue;
+    const double before = row.value("tokens_per_second", 0.0);
+    if (before > 0) return fmt::format(", {:.2f} x earlier", now / before);
+  }
+  return "";
+}
+
+void print(const BenchReport& r, const nlohmann::json& earlier) {
+  fmt::print("{:<24}{}, {:.2f} G parameters, {} of weights, {} threads\n", "model", r.model.architecture,
+             static_cast<double>(r.model.parameters) / 1e9, human_bytes(r.model.weight_bytes), r.model.threads);
+  fmt::print("{:<24}{:.2f} s\n", "load", r.load_seconds);
+  fmt::print("{:<24}{:.1f} GB/s\n", "memory reads", r.read_bandwidth / 1e9);
+  for (const PromptSpeed& p : r.prompts)
+    fmt::print("{:<24}{:.1f} tokens/s{}\n", fmt::format("prompt of {}", p.tokens), p.tokens_per_second,
+               against(earlier, "prompts", "tokens", p.tokens, p.tokens_per_second));
+  for (const GenerationSpeed& g : r.generation)
+    fmt::print("{:<24}{:.2f} tokens/s, {} each, {:.1f} GB/s: {:.0f}% of memory reads{}\n",
+               fmt::format("generation at {}", g.context), g.tokens_per_second,
+               human_bytes(g.weight_bytes + g.kv_bytes), g.bytes_per_second / 1e9, 100 * g.fraction,
+               against(earlier, "generation", "context", g.context, g.tokens_per_second));
+  if (r.resident_bytes) fmt::print("{:<24}{}\n", "resident memory", human_bytes(r.resident_bytes));
+}
+
+void bench_kernels_command(const Options& o) {
+  ProgressBar bar;
+  BenchOptions options = o.bench;
+  options.progress = bar.callback();
+  const std::vector<KernelSpeed> speeds = bench_kernels(options);
+  bar.clear();
+  if (o.json) {
+    nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+    for (const KernelSpeed& k : speeds)
+      rows.push_back({{"name", k.name},
+                      {"tokens", k.tokens},
+                      {"cache_weights_per_second", k.cache_weights_per_second},
+                      {"memory_weights_per_second", k.memory_weights_per_second},
+                      {"cache_bytes_per_second", k.cache_bytes_per_second},
+                      {"memory_bytes_per_second", k.memory_bytes_per_second}});
+    return print_json(rows);
+  }
+  fmt::print("{:<42}{:>7}{:>26}{:>26}\n", "", "", "from cache", "from memory");
+  fmt::print("{:<42}{:>7}{:>14}{:>12}{:>14}{:>12}\n", "kernel", "tokens", "Gweights/s", "GB/s", "Gweights/s", "GB/s");
+  for (const KernelSpeed& k : speeds)
+    fmt::print("{:<42}{:>7}{:>14.2f}{:>12.2f}{:>14.2f}{:>12.2f}\n", k.name, k.tokens, k.cache_weights_per_second / 1e9,
+               k.cache_bytes_per_second / 1e9, k.memory_weights_per_second / 1e9, k.memory_bytes_per_second / 1e9);
+}
+
+void bench(const Options& o) {
+  if (o.kernels) return bench_kernels_command(o);
+  const nlohmann::json earlier = read_earlier(o.compare);
+  ProgressBar bar;
+  BenchOptions options = o.bench;
+  options.progress = bar.callback();
+  std::unique_ptr<SyntheticFile> made_up;
+  if (!o.shape.empty()) made_up = std::make_unique<SyntheticFile>(o, options.progress);
+  const BenchReport report = bench_model(made_up ? made_up->path() : o.model, options);
+  bar.clear();
+  if (o.json) return print_json(to_json(report));
+  print(report, earlier);
+}
+
+}  // namespace
+
+void add_bench(CLI::App& command) {
+  auto o = std::make_shared<Options>();
+  std::vector<std::string_view> shapes;
+  for (const SyntheticShape& shape : synthetic_shapes()) shapes.push_back(shape.name);
+  auto* model = command.add_option("MODEL", o->model, "UPG file or checkpoint directory");
+  auto* shape = command.add_option(
+      "--shape", o->shape, fmt::format("Instead of MODEL, one with random weights: {}", fmt::join(shapes, ", ")));
+  auto* kernels = command.add_flag("--kernels", o->kernels, "Instead of a model, every product kernel");
+  model->excludes(shape)->excludes(kernels);
+  shape->excludes(kernels);
+  command.add_option("--ratio", o->ratio, "Of the made-up model [10]")->needs(shape);
+  command.add_option("--keep", o->keep, "Keep the made-up model in this file; one that is there is used")->needs(shape);
+  command.add_option("--prompt", o->bench.prompts, "Prompt lengths, as in 64,512 [512]")->delimiter(',');
+  command.add_option("--context", o->bench.contexts, "Contexts to generate at [128,4096]")->delimiter(',');
+  command.add_option("--tokens", o->bench.tokens, "Tokens a round at each context [8]");
+  command.add_option("--rounds", o->bench.rounds, "Rounds; the median counts [5]");
+  command.add_option("--kv", o->bench.kv, "Cache of keys and values: f16, int8 or f32 [f16]");
+  command.add_option("--threads", o->bench.threads, "Threads; 0: one for each core [0]");
+  command.add_option("--compare", o->compare, "Output of an earlier --json to compare with");
+  command.add_flag("--json", o->json, "Print as JSON");
+  command.footer(
+      "The share of memory reads is the bytes that a token must read, over what all threads can read in the same "
+      "time,\n"
+      "measured between the rounds.\n\n"
+      "Examples:\n"
+      "  upg bench demo.upg --context 128\n"
+      "  upg bench --shape phi-4\n"
+      "  upg bench --shape phi-4 --keep /tmp/phi-4.upg --json >now.json\n"
+      "  upg bench --kernels");
+  command.callback([o] {
+    if (o->model.empty() && o->shape.empty() && !o->kernels) throw CLI::RequiredError("MODEL, --shape or --kernels");
+    bench(*o);
+  });
+}
+
+}  // namespace upg::cli

@@ -1,0 +1,75 @@
+// How fast a model runs here, against how fast this machine reads memory.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "upg/engine.h"
+#include "upg/progress.h"
+
+namespace upg {
+
+struct BenchOptions {
+  unsigned threads = 0;  // 0: as EngineOptions
+  std::vector<uint64_t> prompts = {512};
+  std::vector<uint64_t> contexts = {128, 4096};  // positions before the tokens that are timed;
+                                                 // as many as the model has room for
+  uint64_t tokens = 8;                           // generated in each round
+  unsigned rounds = 5;                           // medians are over rounds
+  std::string kv = "f16";
+  Progress progress;
+};
+
+struct PromptSpeed {
+  uint64_t tokens = 0;
+  double tokens_per_second = 0;
+};
+
+struct GenerationSpeed {
+  uint64_t context = 0;
+  double tokens_per_second = 0;
+  uint64_t weight_bytes = 0;    // read for one token: of every matrix that it multiplies with
+  uint64_t kv_bytes = 0;        // read for one token: keys and values of the context
+  double bytes_per_second = 0;  // both, times the speed
+  double fraction = 0;          // of the read bandwidth measured between the same rounds
+};
+
+struct BenchReport {
+  ModelInfo model;
+  double load_seconds = 0;    // Engine::open, with the file as it was in the page cache
+  double read_bandwidth = 0;  // bytes a second, all threads, memory that no cache holds
+  std::vector<PromptSpeed> prompts;
+  std::vector<GenerationSpeed> generation;
+  uint64_t resident_bytes = 0;  // of the process with weights and caches, at the longest context; 0: not known
+};
+
+/// Runs the model of `path` on random tokens; needs no tokenizer. Throws Error.
+BenchReport bench_model(const std::string& path, const BenchOptions& options = {});
+
+struct KernelSpeed {
+  std::string name;                      // as in kernel_report()
+  uint64_t tokens = 1;                   // multiplied at once
+  double cache_weights_per_second = 0;   // weights times tokens, of a matrix that fits the second-level cache
+  double memory_weights_per_second = 0;  // of one that no cache holds
+  double cache_bytes_per_second = 0;     // the same in stored bytes of weights
+  double memory_bytes_per_second = 0;
+};
+
+/// Every product kernel that can run here, on all threads.
+std::vector<KernelSpeed> bench_kernels(const BenchOptions& options = {});
+
+/// Models that can be made up: name and shape.
+struct SyntheticShape {
+  std::string_view name;    // "phi-4"
+  std::string_view config;  // config.json
+};
+const std::vector<SyntheticShape>& synthetic_shapes();
+
+/// Writes a UPG file of the shape with random weights of sane size, 4 * parameters / ratio bytes of them at most, and
+/// no tokenizer. Throws Error(kInvalidArgument) for an unknown shape, listing them, or a ratio that cannot be had.
+void write_synthetic_model(std::string_view shape, double ratio, const std::string& path,
+                           const Progress& progress = {});
+
+}  // namespace upg

@@ -1,0 +1,181 @@
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <random>
+
+#include "base/error.h"
+#include "bench/bandwidth.h"
+#include "bench/median.h"
+#include "engine/engine_impl.h"
+#include "upg/bench.h"
+
+namespace upg {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Adds up the stored bytes of the matrices that a token multiplies with.
+class ByteCounter final : public WeightHook {
+ public:
+  explicit ByteCounter(const Weights& weights) {
+    for (const WeightInfo& weight : weights.list()) bytes_of_[weight.name] = weight.stored_bytes;
+  }
+  const Linear* before(const Linear& linear, const float* x, uint64_t) override {
+    if (x != nullptr) total += bytes_of_.at(linear.name());
+    return &linear;
+  }
+  uint64_t total = 0;
+
+ private:
+  std::map<std::string, uint64_t> bytes_of_;
+};
+
+uint64_t resident_bytes() {
+  std::FILE* status = std::fopen("/proc/self/status", "r");
+  if (!status) return 0;
+  char line[256];
+  unsigned long long kib = 0;
+  while (std::fgets(line, sizeof line, status))
+    if (std::sscanf(line, "VmRSS: %llu", &kib) == 1) break;
+  std::fclose(status);
+  return kib * 1024;
+}
+
+class ModelBench {
+ public:
+  ModelBench(Engine::Impl& engine, const BenchOptions& options)
+      : engine_(engine), options_(options), logits_(engine.info.vocab_size) {
+    const uint64_t prompt =
+        options.prompts.empty() ? 0 : *std::max_element(options.prompts.begin(), options.prompts.end());
+    const uint64_t context =
+        options.contexts.empty() ? 0 : *std::max_element(options.contexts.begin(), options.contexts.end());
+    capacity_ = std::max(prompt, context + options.tokens + 1);
+    cache_.emplace(engine.model->shape().kv, capacity_, find_kv_type(options.kv));
+    total_steps_ = options.rounds * (options.prompts.size() + options.contexts.size());
+  }
+
+  void prompts(BenchReport& report) {
+    for (uint64_t n : options_.prompts) {
+      std::vector<double> speeds;
+      for (unsigned round = 0; round < options_.rounds; ++round) {
+        cache_->set_length(0);
+        const auto start = Clock::now();
+        for (uint64_t at = 0; at < n; at += 512) forward(std::min<uint64_t>(512, n - at), at + 512 >= n);
+        speeds.push_back(static_cast<double>(n) / seconds_since(start));
+        step("prompts");
+      }
+      report.prompts.push_back({n, median(speeds)});
+    }
+  }
+
+  void generation(BenchReport& report) {
+    const uint64_t longest =
+        options_.contexts.empty() ? 0 : *std::max_element(options_.contexts.begin(), options_.contexts.end());
+    fill(longest);
+    std::vector<double> bandwidths;
+    ByteCounter counter(engine_.weights);
+    engine_.context.hook = &counter;
+    cache_->set_length(0);
+    forward(1, true);
+    engine_.context.hook = nullptr;
+    {
+      const ReadBandwidth bandwidth;
+      for (uint64_t context : options_.contexts) {
+        std::vector<double> speeds, fractions;
+        GenerationSpeed result;
+        result.context = context;
+        result.weight_bytes = counter.total;
+        result.kv_bytes = cache_->bytes_per_position() * context;
+        const auto bytes = static_cast<double>(result.weight_bytes + result.kv_bytes);
+        for (unsigned round = 0; round < options_.rounds; ++round) {
+          // Half of the passes before and half after the tokens: the machine drifts.
+          double limit = bandwidth.measure(engine_.context.pool) + bandwidth.measure(engine_.context.pool);
+          std::vector<double> tokens;
+          cache_->set_length(context);
+          for (uint64_t i = 0; i < options_.tokens; ++i) {
+            const auto start = Clock::now();
+            forward(1, true);
+            tokens.push_back(1 / seconds_since(start));
+          }
+          limit += bandwidth.measure(engine_.context.pool) + bandwidth.measure(engine_.context.pool);
+          bandwidths.push_back(limit / 4);
+          speeds.push_back(median(tokens));
+          fractions.push_back(speeds.back() * bytes / bandwidths.back());
+          step("generation");
+        }
+        result.tokens_per_second = median(speeds);
+        result.bytes_per_second = result.tokens_per_second * bytes;
+        result.fraction = median(fractions);
+        report.generation.push_back(result);
+      }
+      report.read_bandwidth = median(bandwidths);
+    }
+    report.resident_bytes = resident_bytes();
+  }
+
+ private:
+  // Runs n random tokens.
+  void forward(uint64_t n, bool logits) {
+    tokens_.resize(n);
+    for (int32_t& token : tokens_) token = static_cast<int32_t>(random_() % engine_.info.vocab_size);
+    engine_.model->forward(engine_.context, tokens_, Activations::kQuantized, *cache_,
+                           logits ? LogitsRange{n - 1, n} : LogitsRange{}, logits_.data());
+  }
+
+  // Keys and values that no prompt put there: speed does not depend on them, but on their being in memory.
+  void fill(uint64_t positions) {
+    const KvShape& shape = engine_.model->shape().kv;
+    std::normal_distribution<float> normal;
+    std::vector<float> vector(shape.head_dim);
+    for (float& x : vector) x = normal(random_);
+    engine_.context.pool.split(shape.layers * shape.heads, 1, [&](uint64_t begin, uint64_t end, unsigned) {
+      for (uint64_t i = begin; i < end; ++i)
+        for (uint64_t p = 0; p < positions; ++p)
+          cache_->store(i / shape.heads, i % shape.heads, p, vector.data(), vector.data());
+    });
+  }
+
+  void step(std::string_view stage) {
+    if (options_.progress && !options_.progress(stage, ++steps_, total_steps_))
+      fail(ErrorCode::kCancelled, "cancelled");
+  }
+
+  Engine::Impl& engine_;
+  const BenchOptions& options_;
+  std::optional<KvCache> cache_;
+  std::vector<float> logits_;
+  std::vector<int32_t> tokens_;
+  std::mt19937 random_;
+  uint64_t capacity_ = 0, steps_ = 0, total_steps_ = 0;
+};
+
+}  // namespace
+
+BenchReport bench_model(const std::string& path, const BenchOptions& options) {
+  if (options.rounds == 0 || options.tokens == 0)
+    fail(ErrorCode::kInvalidArgument, "rounds and tokens must be at least 1");
+  for (uint64_t n : options.prompts)
+    if (n == 0) fail(ErrorCode::kInvalidArgument, "a prompt of 0 tokens cannot be timed");
+  BenchReport report;
+  const auto start = Clock::now();
+  const auto engine = Engine::open(path, {options.threads});
+  report.load_seconds = seconds_since(start);
+  report.model = engine->info();
+  BenchOptions possible = options;
+  const uint64_t limit = report.model.max_context;
+  if (limit <= options.tokens + 1)
+    fail(ErrorCode::kInvalidArgument, "{} tokens do not fit the {} positions of this model", options.tokens, limit);
+  for (uint64_t& n : possible.prompts) n = std::min(n, limit);
+  for (uint64_t& n : possible.contexts) n = std::min(n, limit - options.tokens - 1);
+  ModelBench bench(engine->impl(), possible);
+  bench.prompts(report);
+  bench.generation(report);
+  return report;
+}
+
+}  // namespace upg

@@ -1,0 +1,256 @@
+// Manifold trellis on AVX-512 VNNI: a lane is a row, a register a word of 16 rows, and one byte shuffle of its nibbles
+// four weights of each row. See codec/layout/trellis.h for the layout. Include after mdcsr_avx512-inl.h and a
+// definition of Table, the lookup of 16 entries by each byte's low nibble, and expand UPG_TRELLIS_KERNELS once.
+#pragma once
+
+#include <immintrin.h>
+
+#include "codec/layout/trellis.h"
+#include "kernels/args.h"
+#include "kernels/cpu/residual-inl.h"
+
+namespace upg::kernels {
+namespace {
+
+constexpr unsigned kSlots = 8;  // of four columns: slot s holds columns 4 s .. 4 s + 3 of the block
+
+inline __m512i merge(int mask, __m512i a, __m512i b) {  // mask of each byte ? a : b
+  return _mm512_ternarylogic_epi32(_mm512_set1_epi8(static_cast<char>(mask)), a, b, 0xca);
+}
+inline __m512i load_word(const uint32_t* words, unsigned w) { return _mm512_loadu_si512(words + 16 * w); }
+inline __m512i high(__m512i x) { return _mm512_srli_epi32(x, 4); }
+// Of the places before a plane's codes, those in the previous nibble are in the words turned by one nibble: the chain
+// bites its tail.
+inline __m512i turn(__m512i word) { return _mm512_rol_epi32(word, 4); }
+inline __m512i xor3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
+// Codes with their low bits flipped by f: word ^ ((u1 ^ u3) & 1).
+inline __m512i flipped(__m512i word, __m512i u1, __m512i u3) {
+  return _mm512_ternarylogic_epi32(word, _mm512_xor_si512(u1, u3), _mm512_set1_epi8(0x11), 0x78);  // word ^ (x & mask)
+}
+
+// Shuffle tables and how the words of one tile become the bytes of its slots: levels biased by `bias`, so that they can
+// be the unsigned side of vpdpbusd (128), or signed (0).
+template <unsigned kBits>
+struct Decoder;
+
+inline Table biased_table(const int8_t* entries, int bias) {  // [16]
+  alignas(16) int8_t biased[16];
+  for (int i = 0; i < 16; ++i) biased[i] = static_cast<int8_t>(entries[i] ^ (bias ? -128 : 0));
+  return Table(_mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(biased))));
+}
+
+template <>
+struct Decoder<2> {
+  Table x, y;  // for the low and the high code of a nibble
+  Decoder(const TrellisView& w, int bias) {
+    int8_t tx[16], ty[16];
+    for (unsigned i = 0; i < 16; ++i) {
+      // A nibble of x: s, f, then the code; of y: the code, then s, f.
+      tx[i] = w.table[i >> 3][(i & 3) ^ ((i >> 2) & 1)];
+      ty[i] = w.table[(i >> 1) & 1][(i >> 2) ^ (i & 1)];
+    }
+    x = biased_table(tx, bias);
+    y = biased_table(ty, bias);
+  }
+  void tile(const uint32_t* words, __m512i* out) const {
+    const __m512i a = load_word(words, 0), b = load_word(words, 1);
+    const __m512i ta = turn(a), tb = turn(b);
+    // f = u1 ^ u3 already lies where it is wanted in the exclusive or of two words; s = u2 moves by one or three.
+    low(a, _mm512_xor_si512(ta, tb), tb, out);
+    high_codes(a, _mm512_xor_si512(a, tb), tb, out + 2);
+    low(b, _mm512_xor_si512(a, tb), a, out + 4);
+    high_codes(b, _mm512_xor_si512(a, b), a, out + 6);
+  }
+  void low(__m512i word, __m512i flips, __m512i rows, __m512i* out) const {
+    x.plane(merge(0x33, word, merge(0x44, flips, _mm512_slli_epi32(rows, 3))), out);
+  }
+  void high_codes(__m512i word, __m512i flips, __m512i rows, __m512i* out) const {
+    y.plane(merge(0xcc, word, merge(0x11, flips, _mm512_srli_epi32(rows, 1))), out);
+  }
+};
+
+template <>
+struct Decoder<3> {
+  Table abc, d;  // planes 0 to 2: s, then the code; plane 3: the code, its bits reversed, then s
+  Decoder(const TrellisView& w, int bias) {
+    int8_t t[16], reversed[16];
+    for (unsigned i = 0; i < 16; ++i) t[i] = w.table[i >> 3][i & 7];
+    for (unsigned i = 0; i < 16; ++i) reversed[i] = w.table[i & 1][(i >> 3) | ((i >> 1) & 2) | ((i << 1) & 4)];
+    abc = biased_table(t, bias);
+    d = biased_table(reversed, bias);
+  }
+  void tile(const uint32_t* words, __m512i* out) const {
+    const __m512i a = load_word(words, 0), b = load_word(words, 1), c = load_word(words, 2);
+    // Plane 3 lies in the top bits, its low bit in a's: turning by one more puts that where planes 0 to 2 have theirs.
+    const __m512i td = _mm512_rol_epi32(a, 1), tb = turn(b), tc = turn(c), a3 = _mm512_slli_epi32(a, 3);
+    abc.plane(merge(0x77, flipped(a, td, tb), _mm512_rol_epi32(c, 7)), out);
+    abc.plane(merge(0x77, flipped(b, a, tc), turn(a)), out + 2);
+    abc.plane(merge(0x77, flipped(c, b, td), a3), out + 4);
+    // Bits 3 to 1 of a nibble: the code's bits 0 (with f = c ^ a), 1 and 2; bit 0: s = b.
+    const __m512i low_bit = xor3(a, a3, _mm512_slli_epi32(c, 3));
+    const __m512i rest = merge(0x44, _mm512_srli_epi32(b, 1), _mm512_srli_epi32(c, 2));
+    d.plane(merge(0x88, low_bit, merge(0x11, b, rest)), out + 6);
+  }
+};
+
+template <>
+struct Decoder<4> {
+  Table even, odd;  // T[0] and T[1]
+  Decoder(const TrellisView& w, int bias) : even(biased_table(w.table[0], bias)), odd(biased_table(w.table[1], bias)) {}
+  void tile(const uint32_t* words, __m512i* out) const {
+    const __m512i a = load_word(words, 0), b = load_word(words, 1), c = load_word(words, 2), d = load_word(words, 3);
+    const __m512i tb = turn(b), tc = turn(c), td = turn(d);
+    codes(a, td, tc, tb, out);
+    codes(b, a, td, tc, out + 2);
+    codes(c, b, a, td, out + 4);
+    codes(d, c, b, a, out + 6);
+  }
+  void codes(__m512i word, __m512i u1, __m512i u2, __m512i u3, __m512i* out) const {
+    Table::plane_of_two(even, odd, flipped(word, u1, u3), u2, out);
+  }
+};
+
+// Block scales of a tile, one a lane.
+struct Steps {
+  __m512 table;
+  explicit Steps(const uint8_t* steps)
+      : table(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(steps))))) {}
+  __m512 tile(const uint8_t* scales) const {
+    int64_t packed;
+    __builtin_memcpy(&packed, scales, 8);
+    // Byte j to lanes j and j + 8; vpermps takes the low four bits of each lane.
+    const __m512i spread = _mm512_set_epi32(7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i shifts = _mm512_set_epi32(4, 4, 4, 4, 4, 4, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m512i bytes = _mm512_shuffle_epi8(_mm512_set1_epi64(packed), spread);
+    return _mm512_permutexvar_ps(_mm512_srlv_epi32(bytes, shifts), table);
+  }
+};
+
+// Row scales of a panel times 2^-15; lanes past the last row get 0.
+inline __m512 panel_scales(const TrellisView& w, uint64_t panel, __mmask16* lanes) {
+  const uint64_t left = w.rows - panel * kTrellisPanelRows;
+  *lanes = left >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << left) - 1u);
+  const __m256i bits = _mm256_maskz_loadu_epi16(*lanes, w.row_scales + panel * kTrellisPanelRows);
+  const __m512 scale = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  return _mm512_mul_ps(scale, _mm512_set1_ps(0x1p-15f));
+}
+
+// Products of one block of one token: 32 columns of 16 rows, exact.
+inline __m512i dot(const __m512i* bytes, const int8_t* q, int32_t offset) {
+  __m512i sum0 = _mm512_set1_epi32(offset), sum1 = _mm512_setzero_si512();
+  for (unsigned s = 0; s < kSlots; s += 2) {
+    int32_t even, odd;
+    __builtin_memcpy(&even, q + 4 * s, 4);
+    __builtin_memcpy(&odd, q + 4 * s + 4, 4);
+    sum0 = _mm512_dpbusd_epi32(sum0, bytes[s], _mm512_set1_epi32(even));
+    sum1 = _mm512_dpbusd_epi32(sum1, bytes[s + 1], _mm512_set1_epi32(odd));
+  }
+  return _mm512_add_epi32(sum0, sum1);
+}
+
+// The float operations of each token and block are the same whatever n_tokens is: its results have the same bits.
+inline __m512 accumulate(__m512 acc, __m512i sum, __m512 steps, float scale) {
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(steps, _mm512_set1_ps(scale)), acc);
+}
+
+template <unsigned kBits>
+inline void prefetch(const uint32_t* words) {
+  for (unsigned line = 0; line < kBits; ++line) _mm_prefetch(words + 1024 + 16 * line, _MM_HINT_T0);
+}
+
+// One panel, tokens [begin, end): at most kTokensAtOnce.
+constexpr uint64_t kTokensAtOnce = 128;  // their sums fill 8 KiB
+
+template <unsigned kBits>
+inline void panel_products(const MatmulArgs& args, const TrellisView& w, const Decoder<kBits>& decoder,
+                           const Steps& steps, uint64_t panel, uint64_t begin, uint64_t end) {
+  const uint32_t* words = w.codes + panel * w.blocks * kBits * 16;
+  const uint8_t* scales = w.block_scales + panel * w.blocks * kTrellisScaleBytes;
+  __mmask16 lanes;
+  const __m512 row_scale = panel_scales(w, panel, &lanes);
+  float* y = args.y + panel * kTrellisPanelRows;
+  __m512i bytes[kSlots];
+  if (args.n_tokens == 1) {
+    __m512 acc = _mm512_setzero_ps();
+    for (uint64_t b = 0; b < w.blocks; ++b, words += kBits * 16, scales += kTrellisScaleBytes) {
+      prefetch<kBits>(words);
+      decoder.tile(words, bytes);
+      const __m512i sum = dot(bytes, args.q8.q + 32 * b, args.q8.offset[b]);
+      acc = accumulate(acc, sum, steps.tile(scales), args.q8.scale[b]);
+    }
+    _mm512_mask_storeu_ps(y, lanes, _mm512_mul_ps(acc, row_scale));
+    return;
+  }
+  alignas(64) float acc[kTokensAtOnce][16];
+  for (uint64_t t = begin; t < end; ++t) _mm512_store_ps(acc[t - begin], _mm512_setzero_ps());
+  for (uint64_t b = 0; b < w.blocks; ++b, words += kBits * 16, scales += kTrellisScaleBytes) {
+    prefetch<kBits>(words);
+    decoder.tile(words, bytes);
+    const __m512 tile_steps = steps.tile(scales);
+    for (uint64_t t = begin; t < end; ++t) {
+      const uint64_t i = b * args.n_tokens + t;
+      const __m512i sum = dot(bytes, args.q8.q + 32 * i, args.q8.offset[i]);
+      float* total = acc[t - begin];
+      _mm512_store_ps(total, accumulate(_mm512_load_ps(total), sum, tile_steps, args.q8.scale[i]));
+    }
+  }
+  for (uint64_t t = begin; t < end; ++t)
+    _mm512_mask_storeu_ps(y + t * args.y_stride, lanes, _mm512_mul_ps(_mm512_load_ps(acc[t - begin]), row_scale));
+}
+
+template <unsigned kBits>
+inline void matmul(const MatmulArgs& args) {
+  const TrellisView& w = *static_cast<const TrellisView*>(args.weights);
+  const Decoder<kBits> decoder(w, 128);
+  const Steps steps(w.steps);
+  const uint64_t last = (args.row_end + kTrellisPanelRows - 1) / kTrellisPanelRows;
+  for (uint64_t begin = 0; begin < args.n_tokens; begin += kTokensAtOnce) {
+    const uint64_t end = begin + kTokensAtOnce < args.n_tokens ? begin + kTokensAtOnce : args.n_tokens;
+    for (uint64_t panel = args.row_begin / kTrellisPanelRows; panel < last; ++panel)
+      panel_products<kBits>(args, w, decoder, steps, panel, begin, end);
+  }
+  add_residual(w.residual, args);
+}
+
+template <unsigned kBits>
+inline void unpack(const UnpackArgs& args) {
+  const TrellisView& w = *static_cast<const TrellisView*>(args.weights);
+  const Decoder<kBits> decoder(w, 0);
+  const Steps steps(w.steps);
+  __mmask16 lanes;
+  const __m512 row_scale = panel_scales(w, args.panel, &lanes);
+  for (uint64_t col = args.col_begin; col < args.col_end; col += kTrellisBlockCols) {
+    const uint64_t tile = args.panel * w.blocks + col / kTrellisBlockCols;
+    __m512i bytes[kSlots];
+    decoder.tile(w.codes + tile * kBits * 16, bytes);
+    const __m512 scale = _mm512_mul_ps(steps.tile(w.block_scales + tile * kTrellisScaleBytes), row_scale);
+    float* out = args.out + (col - args.col_begin) * 16;
+    const uint64_t n = args.col_end - col;
+    for (unsigned s = 0; s < kSlots; ++s) {
+      for (unsigned b = 0; b < 4; ++b) {
+        if (4 * s + b >= n) return;
+        const __m512i level = _mm512_srai_epi32(_mm512_slli_epi32(bytes[s], 24 - 8 * b), 24);
+        _mm512_storeu_ps(out + (4 * s + b) * 16, _mm512_mul_ps(_mm512_cvtepi32_ps(level), scale));
+      }
+    }
+  }
+}
+
+template <unsigned kBits>
+inline void unpack_and_residual(const UnpackArgs& args) {
+  unpack<kBits>(args);
+  add_residual(static_cast<const TrellisView*>(args.weights)->residual, args);
+}
+
+}  // namespace
+}  // namespace upg::kernels
+
+#define UPG_TRELLIS_KERNELS(isa)                                                                 \
+  namespace upg::kernels {                                                                       \
+  void matmul_trellis2_q8__##isa(const MatmulArgs& args) noexcept { matmul<2>(args); }           \
+  void matmul_trellis3_q8__##isa(const MatmulArgs& args) noexcept { matmul<3>(args); }           \
+  void matmul_trellis4_q8__##isa(const MatmulArgs& args) noexcept { matmul<4>(args); }           \
+  void unpack_trellis2__##isa(const UnpackArgs& args) noexcept { unpack_and_residual<2>(args); } \
+  void unpack_trellis3__##isa(const UnpackArgs& args) noexcept { unpack_and_residual<3>(args); } \
+  void unpack_trellis4__##isa(const UnpackArgs& args) noexcept { unpack_and_residual<4>(args); } \
+  }
