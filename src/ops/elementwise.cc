@@ -31,14 +31,20 @@ Rope::Rope(uint64_t rotary_dim, double base) : inverse_frequency_(rotary_dim / 2
         1.0f / std::pow(static_cast<float>(base), static_cast<float>(2 * i) / static_cast<float>(rotary_dim));
 }
 
-void Rope::turn(float* head, uint64_t position) const {
+void Rope::angles(uint64_t position, float* out) const {
   const uint64_t half = inverse_frequency_.size();
   for (uint64_t i = 0; i < half; ++i) {
     const float angle = static_cast<float>(position) * inverse_frequency_[i];
-    const float c = std::cos(angle);
-    const float s = std::sin(angle);
-    const float a = head[i];
-    const float b = head[half + i];
+    out[i] = std::cos(angle);
+    out[half + i] = std::sin(angle);
+  }
+}
+
+void Rope::turn(float* head, const float* angles) const {
+  const uint64_t half = inverse_frequency_.size();
+  for (uint64_t i = 0; i < half; ++i) {
+    const float c = angles[i], s = angles[half + i];
+    const float a = head[i], b = head[half + i];
     head[i] = a * c - b * s;
     head[half + i] = b * c + a * s;
   }

@@ -26,8 +26,11 @@ class Rope {
   /// The first `rotary_dim` elements (even) of each head turn, at base^(-2i / rotary_dim).
   Rope(uint64_t rotary_dim, double base);
 
-  /// Turns one head of one position in place.
-  void turn(float* head, uint64_t position) const;
+  uint64_t rotary_dim() const { return 2 * inverse_frequency_.size(); }
+  /// Cosines, then sines, of one position's angles: out [rotary_dim].
+  void angles(uint64_t position, float* out) const;
+  /// Turns one head [rotary_dim or more] in place by the angles of its position.
+  void turn(float* head, const float* angles) const;
 
  private:
   std::vector<float> inverse_frequency_;  // [rotary_dim / 2]

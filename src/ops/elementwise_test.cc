@@ -80,11 +80,17 @@ TEST(AddTo, AddsElementByElement) {
   EXPECT_EQ(x, (std::vector<float>{11, 22, 3}));
 }
 
+void turn(const Rope& rope, float* head, uint64_t position) {
+  std::vector<float> angles(rope.rotary_dim());
+  rope.angles(position, angles.data());
+  rope.turn(head, angles.data());
+}
+
 TEST(Rope, TurnsPairsHalfAHeadApart) {
   const Rope rope(6, 100);
   std::vector<float> head = random_floats(8, 6);
   const std::vector<float> before = head;
-  rope.turn(head.data(), 5);
+  turn(rope, head.data(), 5);
   for (uint64_t i = 0; i < 3; ++i) {
     const double angle = 5 * std::pow(100.0, -2.0 * static_cast<double>(i) / 6);
     EXPECT_NEAR(head[i], before[i] * std::cos(angle) - before[i + 3] * std::sin(angle), 2e-6);
@@ -97,9 +103,9 @@ TEST(Rope, TurnsPairsHalfAHeadApart) {
 TEST(Rope, PositionZeroAndNoRotaryPartChangeNothing) {
   std::vector<float> head = random_floats(4, 8);
   const std::vector<float> before = head;
-  Rope(4, 10000).turn(head.data(), 0);
+  turn(Rope(4, 10000), head.data(), 0);
   EXPECT_EQ(head, before);
-  Rope(0, 10000).turn(head.data(), 9);
+  turn(Rope(0, 10000), head.data(), 9);
   EXPECT_EQ(head, before);
 }
 

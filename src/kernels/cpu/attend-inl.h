@@ -5,6 +5,7 @@
 #include "kernels/args.h"
 #include "kernels/cpu/element-inl.h"
 #include "kernels/cpu/exp-inl.h"
+#include "kernels/cpu/unroll-inl.h"
 
 namespace upg::kernels {
 namespace {
@@ -19,27 +20,75 @@ struct F32Cache : F32Element, Unscaled {};
 struct F16Cache : F16Element, Unscaled {};
 struct Int8Cache : Int8Element, Scaled {};
 
-// Scores of kHeads heads, from head g on, at every position.
+constexpr unsigned kHeadsAtOnce = 4;
+constexpr unsigned kPositionsAtOnce = kRegisters >= 32 ? 4 : 1;  // whose products with four heads registers hold
+constexpr unsigned kVectorsAtOnce = kRegisters >= 32 ? 4 : 1;
+// Values are read in blocks that a first-level cache holds, because they are gone through kVectorsAtOnce at a time. One
+// strided pass over all of them for each of those reached a quarter of the memory's speed.
+constexpr uint64_t kBlockPositions = 64;
+
+// A vector of elements of a key or value, or of floats; where not kWhole, the first n of one.
+template <typename Cache, bool kWhole>
+inline V element(const unsigned char* p, uint64_t n) {
+  if constexpr (kWhole) return Cache::get(p);
+  return Cache::get(p, n);
+}
+template <bool kWhole>
+inline V floats(const float* p, uint64_t n) {
+  if constexpr (kWhole) return load(p);
+  return load(p, n);
+}
+
+// Adds elements [i, i + kV) (or to head_dim, where not kWhole) of the products of queries and keys.
+template <typename Cache, unsigned kHeads, unsigned kPositions, bool kWhole>
+inline void multiply_keys(const AttendArgs& args, const float* q, const unsigned char* k, uint64_t i,
+                          V (&acc)[kHeads][kPositions]) {
+  const uint64_t n = args.head_dim - i;
+  V key[kPositions];
+  UPG_UNROLL
+  for (unsigned j = 0; j < kPositions; ++j)
+    key[j] = element<Cache, kWhole>(k + (j * args.head_dim + i) * Cache::kBytes, n);
+  UPG_UNROLL
+  for (unsigned h = 0; h < kHeads; ++h) {
+    const V x = floats<kWhole>(q + h * args.q_stride + i, n);
+    UPG_UNROLL
+    for (unsigned j = 0; j < kPositions; ++j) acc[h][j] = fma(x, key[j], acc[h][j]);
+  }
+}
+
+// Scores of kHeads heads, from head g on, at kPositions positions from p on.
+template <typename Cache, unsigned kHeads, unsigned kPositions>
+inline void score_positions(const AttendArgs& args, uint64_t g, uint64_t p) {
+  const auto* k = static_cast<const unsigned char*>(args.k) + p * args.head_dim * Cache::kBytes;
+  const float* q = args.q + g * args.q_stride;
+  V acc[kHeads][kPositions];
+  UPG_UNROLL
+  for (unsigned h = 0; h < kHeads; ++h) UPG_UNROLL
+  for (unsigned j = 0; j < kPositions; ++j) acc[h][j] = zero();
+  uint64_t i = 0;
+  for (; i + kV <= args.head_dim; i += kV) multiply_keys<Cache, kHeads, kPositions, true>(args, q, k, i, acc);
+  if (i < args.head_dim) multiply_keys<Cache, kHeads, kPositions, false>(args, q, k, i, acc);
+  UPG_UNROLL
+  for (unsigned h = 0; h < kHeads; ++h) {
+    float* scores = args.scores + (g + h) * args.n_positions + p;
+    float sums[kPositions];
+    if constexpr (kPositions == 4) {
+      sum4(acc[h], sums);
+    } else {
+      UPG_UNROLL
+      for (unsigned j = 0; j < kPositions; ++j) sums[j] = sum(acc[h][j]);
+    }
+    UPG_UNROLL
+    for (unsigned j = 0; j < kPositions; ++j) scores[j] = sums[j] * (args.scale * Cache::scale(args.k_scale, p + j));
+  }
+}
+
 template <typename Cache, unsigned kHeads>
 inline void score_heads(const AttendArgs& args, uint64_t g) {
-  const auto* k = static_cast<const unsigned char*>(args.k);
-  const float* q = args.q + g * args.q_stride;
-  for (uint64_t p = 0; p < args.n_positions; ++p) {
-    V acc[kHeads];
-    for (unsigned h = 0; h < kHeads; ++h) acc[h] = zero();
-    const unsigned char* key = k + p * args.head_dim * Cache::kBytes;
-    uint64_t i = 0;
-    for (; i + kV <= args.head_dim; i += kV) {
-      const V x = Cache::get(key + i * Cache::kBytes);
-      for (unsigned h = 0; h < kHeads; ++h) acc[h] = fma(load(q + h * args.q_stride + i), x, acc[h]);
-    }
-    if (const uint64_t n = args.head_dim - i; n) {
-      const V x = Cache::get(key + i * Cache::kBytes, n);
-      for (unsigned h = 0; h < kHeads; ++h) acc[h] = fma(load(q + h * args.q_stride + i, n), x, acc[h]);
-    }
-    const float scale = args.scale * Cache::scale(args.k_scale, p);
-    for (unsigned h = 0; h < kHeads; ++h) args.scores[(g + h) * args.n_positions + p] = sum(acc[h]) * scale;
-  }
+  uint64_t p = 0;
+  for (; p + kPositionsAtOnce <= args.n_positions; p += kPositionsAtOnce)
+    score_positions<Cache, kHeads, kPositionsAtOnce>(args, g, p);
+  for (; p < args.n_positions; ++p) score_positions<Cache, kHeads, 1>(args, g, p);
 }
 
 // Scores to probabilities, in place.
@@ -67,30 +116,42 @@ inline void softmax(float* scores, uint64_t n) {
   if (i < n) store(scores + i, mul(load(scores + i, n - i), inverse), n - i);
 }
 
-// Elements [i, i + kVectors * kV) of the weighted sum of values (n of the last vector where n > 0), for kHeads heads.
-template <typename Cache, unsigned kHeads, unsigned kVectors>
-inline void weigh_values(const AttendArgs& args, uint64_t g, uint64_t i, uint64_t n) {
+// Adds positions [begin, end) to elements [i, i + kVectors * kV) (or to head_dim, where not kWhole) of the weighted
+// sums of values, for kHeads heads.
+template <typename Cache, unsigned kHeads, unsigned kVectors, bool kWhole>
+inline void weigh_values(const AttendArgs& args, uint64_t g, uint64_t i, uint64_t begin, uint64_t end) {
+  static_assert(kWhole || kVectors == 1);
+  const uint64_t n = args.head_dim - i;
+  float* out = args.out + g * args.q_stride + i;
   V acc[kHeads][kVectors];
-  for (unsigned h = 0; h < kHeads; ++h)
-    for (unsigned v = 0; v < kVectors; ++v) acc[h][v] = zero();
-  const auto* value = static_cast<const unsigned char*>(args.v) + i * Cache::kBytes;
-  for (uint64_t p = 0; p < args.n_positions; ++p, value += args.head_dim * Cache::kBytes) {
+  UPG_UNROLL
+  for (unsigned h = 0; h < kHeads; ++h) UPG_UNROLL
+  for (unsigned v = 0; v < kVectors; ++v)
+    acc[h][v] = begin == 0 ? zero() : floats<kWhole>(out + h * args.q_stride + v * kV, n);
+  const uint64_t stride = args.head_dim * Cache::kBytes;
+  const auto* value = static_cast<const unsigned char*>(args.v) + begin * stride + i * Cache::kBytes;
+  const float* scores = args.scores + g * args.n_positions;
+  for (uint64_t p = begin; p < end; ++p, value += stride) {
     const float scale = Cache::scale(args.v_scale, p);
     V x[kVectors];
-    for (unsigned v = 0; v < kVectors; ++v)
-      x[v] = n ? Cache::get(value + v * kV * Cache::kBytes, n) : Cache::get(value + v * kV * Cache::kBytes);
+    UPG_UNROLL
+    for (unsigned v = 0; v < kVectors; ++v) x[v] = element<Cache, kWhole>(value + v * kV * Cache::kBytes, n);
+    UPG_UNROLL
     for (unsigned h = 0; h < kHeads; ++h) {
-      const V weight = set1(args.scores[(g + h) * args.n_positions + p] * scale);
+      const V weight = set1(scores[h * args.n_positions + p] * scale);
+      UPG_UNROLL
       for (unsigned v = 0; v < kVectors; ++v) acc[h][v] = fma(weight, x[v], acc[h][v]);
     }
   }
+  UPG_UNROLL
   for (unsigned h = 0; h < kHeads; ++h) {
-    float* out = args.out + (g + h) * args.q_stride + i;
+    UPG_UNROLL
     for (unsigned v = 0; v < kVectors; ++v) {
-      if (n) {
-        store(out + v * kV, acc[h][v], n);
+      float* to = out + h * args.q_stride + v * kV;
+      if constexpr (kWhole) {
+        store(to, acc[h][v]);
       } else {
-        store(out + v * kV, acc[h][v]);
+        store(to, acc[h][v], n);
       }
     }
   }
@@ -99,17 +160,22 @@ inline void weigh_values(const AttendArgs& args, uint64_t g, uint64_t i, uint64_
 template <typename Cache, unsigned kHeads>
 inline void attend_heads(const AttendArgs& args, uint64_t g) {
   score_heads<Cache, kHeads>(args, g);
+  UPG_UNROLL
   for (unsigned h = 0; h < kHeads; ++h) softmax(args.scores + (g + h) * args.n_positions, args.n_positions);
-  uint64_t i = 0;
-  for (; i + 2 * kV <= args.head_dim; i += 2 * kV) weigh_values<Cache, kHeads, 2>(args, g, i, 0);
-  for (; i + kV <= args.head_dim; i += kV) weigh_values<Cache, kHeads, 1>(args, g, i, 0);
-  if (i < args.head_dim) weigh_values<Cache, kHeads, 1>(args, g, i, args.head_dim - i);
+  for (uint64_t begin = 0; begin < args.n_positions; begin += kBlockPositions) {
+    const uint64_t end = begin + kBlockPositions < args.n_positions ? begin + kBlockPositions : args.n_positions;
+    uint64_t i = 0;
+    for (; i + kVectorsAtOnce * kV <= args.head_dim; i += kVectorsAtOnce * kV)
+      weigh_values<Cache, kHeads, kVectorsAtOnce, true>(args, g, i, begin, end);
+    for (; i + kV <= args.head_dim; i += kV) weigh_values<Cache, kHeads, 1, true>(args, g, i, begin, end);
+    if (i < args.head_dim) weigh_values<Cache, kHeads, 1, false>(args, g, i, begin, end);
+  }
 }
 
 template <typename Cache>
 inline void attend(const AttendArgs& args) {
   uint64_t g = 0;
-  for (; g + 4 <= args.group; g += 4) attend_heads<Cache, 4>(args, g);
+  for (; g + kHeadsAtOnce <= args.group; g += kHeadsAtOnce) attend_heads<Cache, kHeadsAtOnce>(args, g);
   for (; g < args.group; ++g) attend_heads<Cache, 1>(args, g);
 }
 

@@ -5,6 +5,7 @@
 #include "kernels/args.h"
 #include "kernels/cpu/element-inl.h"
 #include "kernels/cpu/exp-inl.h"
+#include "kernels/cpu/unroll-inl.h"
 
 namespace upg::kernels {
 namespace {
@@ -75,24 +76,29 @@ inline void product_of_rows(const unsigned char* data, uint64_t cols, const floa
   const uint64_t stride = cols * Element::kBytes;
   const unsigned char* p = data + row * stride;
   V acc[kRows];
+  UPG_UNROLL
   for (unsigned r = 0; r < kRows; ++r) acc[r] = zero();
   uint64_t c = 0;
   for (; c + kV <= cols; c += kV) {
     const V xc = load(x + c);
+    UPG_UNROLL
     for (unsigned r = 0; r < kRows; ++r) acc[r] = fma(Element::get(p + r * stride + c * Element::kBytes), xc, acc[r]);
   }
   if (c < cols) {
     const V xc = load(x + c, cols - c);
+    UPG_UNROLL
     for (unsigned r = 0; r < kRows; ++r)
       acc[r] = fma(Element::get(p + r * stride + c * Element::kBytes, cols - c), xc, acc[r]);
   }
+  UPG_UNROLL
   for (unsigned r = 0; r < kRows; ++r) y[row + r] = sum(acc[r]);
 }
 
 template <typename Element>
 inline void gemv_rows(const unsigned char* data, uint64_t cols, const GemvArgs& args) {
+  constexpr unsigned kRows = kRegisters >= 32 ? 8 : 4;
   uint64_t r = args.row_begin;
-  for (; r + 8 <= args.row_end; r += 8) product_of_rows<Element, 8>(data, cols, args.x, args.y, r);
+  for (; r + kRows <= args.row_end; r += kRows) product_of_rows<Element, kRows>(data, cols, args.x, args.y, r);
   for (; r < args.row_end; ++r) product_of_rows<Element, 1>(data, cols, args.x, args.y, r);
 }
 

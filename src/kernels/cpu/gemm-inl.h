@@ -3,38 +3,41 @@
 #pragma once
 
 #include "kernels/args.h"
+#include "kernels/cpu/unroll-inl.h"
 
 namespace upg::kernels {
 namespace {
 
-constexpr unsigned kPanelVectors = 16 / kV;
-
 // kTokens tokens by kPanels panels, all accumulators in registers.
 template <unsigned kPanels, unsigned kTokens>
 inline void block(const GemmArgs& args, uint64_t t) {
-  constexpr unsigned kVectors = kPanels * kPanelVectors;
-  V acc[kTokens][kVectors];
+  static_assert(kV == 16, "a vector is a panel's column");
+  V acc[kTokens][kPanels];
   const float* x = args.x + t * args.x_stride;
   float* y = args.y + t * args.y_stride;
-  for (unsigned i = 0; i < kTokens; ++i)
-    for (unsigned v = 0; v < kVectors; ++v) acc[i][v] = load(y + i * args.y_stride + v * kV);
+  UPG_UNROLL
+  for (unsigned i = 0; i < kTokens; ++i) UPG_UNROLL
+  for (unsigned p = 0; p < kPanels; ++p) acc[i][p] = load(y + i * args.y_stride + p * kV);
   for (uint64_t k = 0; k < args.depth; ++k) {
-    V a[kVectors];
-    for (unsigned v = 0; v < kVectors; ++v)
-      a[v] = load(args.a + ((v / kPanelVectors) * args.depth + k) * 16 + v % kPanelVectors * kV);
+    V a[kPanels];
+    UPG_UNROLL
+    for (unsigned p = 0; p < kPanels; ++p) a[p] = load(args.a + (p * args.depth + k) * kV);
+    UPG_UNROLL
     for (unsigned i = 0; i < kTokens; ++i) {
       const V xk = set1(x[i * args.x_stride + k]);
-      for (unsigned v = 0; v < kVectors; ++v) acc[i][v] = fma(a[v], xk, acc[i][v]);
+      UPG_UNROLL
+      for (unsigned p = 0; p < kPanels; ++p) acc[i][p] = fma(a[p], xk, acc[i][p]);
     }
   }
-  for (unsigned i = 0; i < kTokens; ++i)
-    for (unsigned v = 0; v < kVectors; ++v) store(y + i * args.y_stride + v * kV, acc[i][v]);
+  UPG_UNROLL
+  for (unsigned i = 0; i < kTokens; ++i) UPG_UNROLL
+  for (unsigned p = 0; p < kPanels; ++p) store(y + i * args.y_stride + p * kV, acc[i][p]);
 }
 
-// 32 vector registers hold 2 panels x 12 tokens in AVX-512; 16 hold 1 panel x 6 tokens in AVX2.
+// 32 registers hold 2 panels x 12 tokens, 8 hold 1 panel x 6 tokens.
 template <unsigned kPanels>
 inline void gemm_panels(const GemmArgs& args) {
-  constexpr unsigned kTokens = kV == 16 ? 24 / kPanels : 6 / kPanels;
+  constexpr unsigned kTokens = (kRegisters >= 32 ? 24 : 6) / kPanels;
   uint64_t t = 0;
   for (; t + kTokens <= args.n_tokens; t += kTokens) block<kPanels, kTokens>(args, t);
   for (; t + 2 <= args.n_tokens; t += 2) block<kPanels, 2>(args, t);
@@ -42,7 +45,7 @@ inline void gemm_panels(const GemmArgs& args) {
 }
 
 inline void gemm(const GemmArgs& args) {
-  if constexpr (kV == 16) {
+  if constexpr (kRegisters >= 32) {
     if (args.panels == 2) return gemm_panels<2>(args);
   }
   GemmArgs one = args;

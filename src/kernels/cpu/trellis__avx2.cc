@@ -11,6 +11,7 @@
 namespace upg::kernels {
 namespace {
 
+constexpr uint64_t kPrefetchBytes = 12 << 10;
 constexpr unsigned kSlots = 8;  // of four columns: slot s holds columns 4 s .. 4 s + 3 of the block
 
 inline __m256i nibble_mask() { return _mm256_set1_epi8(15); }
@@ -191,7 +192,7 @@ inline void one_token_panel(const MatmulArgs& args, const TrellisView& w, const 
   __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
   for (uint64_t b = 0; b < w.blocks; ++b, words += kBits * 16, scales += kTrellisScaleBytes) {
     for (unsigned line = 0; line < kBits; ++line)
-      _mm_prefetch(reinterpret_cast<const char*>(words + 1024 + 16 * line), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(words + 16 * line) + kPrefetchBytes, _MM_HINT_T0);
     for (unsigned half = 0; half < 2; ++half) {
       __m256i levels[kSlots];
       decoder.tile(words + 8 * half, levels);

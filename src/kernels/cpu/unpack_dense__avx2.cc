@@ -1,4 +1,4 @@
-// Rows of bfloat16 or int8 to panels of 16: eight loads and an 8 x 8 transposition at a time.
+// Rows of bfloat16 or int8 to panels of 16: eight rows of 16 columns and two 8 x 8 transpositions at a time.
 #include <immintrin.h>
 
 #include "codec/layout/dense.h"
@@ -37,14 +37,17 @@ inline void unpack(const unsigned char* data, uint64_t all_rows, uint64_t cols, 
   for (uint64_t half = 0; half < 2; ++half) {
     const uint64_t row = args.panel * 16 + 8 * half;
     const uint64_t rows = row >= all_rows ? 0 : all_rows - row;
-    for (uint64_t col = args.col_begin; col < args.col_end; col += 8) {
-      const uint64_t n = args.col_end - col < 8 ? args.col_end - col : 8;
-      __m256 tile[8];
+    for (uint64_t col = args.col_begin; col < args.col_end; col += kV) {
+      const uint64_t n = args.col_end - col < kV ? args.col_end - col : kV;
+      __m256 tile[kV];  // 8 rows of columns 0 to 7, then of 8 to 15
       for (uint64_t r = 0; r < 8; ++r) {
         const unsigned char* p = data + ((row + r) * cols + col) * Element::kBytes;
-        tile[r] = r >= rows ? zero() : scaled(row + r, n == kV ? Element::get(p) : Element::get(p, n));
+        const V values = r >= rows ? zero() : scaled(row + r, n == kV ? Element::get(p) : Element::get(p, n));
+        tile[r] = values.a;
+        tile[8 + r] = values.b;
       }
       transpose(tile);
+      transpose(tile + 8);
       for (uint64_t c = 0; c < n; ++c) _mm256_storeu_ps(args.out + (col - args.col_begin + c) * 16 + 8 * half, tile[c]);
     }
   }

@@ -1,4 +1,5 @@
-// Vector operations for AVX-512: the vocabulary of elementwise-inl.h, attend-inl.h and gemm-inl.h.
+// Vector operations for AVX-512: the vocabulary of elementwise-inl.h, attend-inl.h and gemm-inl.h. A vector has 16
+// floats with every instruction set, and sums add its halves in the same order, so that results have the same bits.
 // Included by sources compiled for this instruction set only; no standard library here, whose inline functions the
 // linker might keep in this instruction set for everybody.
 #pragma once
@@ -10,7 +11,8 @@ namespace upg::kernels {
 namespace {
 
 using V = __m512;
-constexpr uint64_t kV = 16;  // floats in V
+constexpr uint64_t kV = 16;          // floats in V
+constexpr unsigned kRegisters = 32;  // that hold a V
 
 inline __mmask16 first(uint64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }  // n <= 16
 
@@ -31,6 +33,16 @@ inline V abs(V a) { return _mm512_abs_ps(a); }
 inline V round(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline V scale2(V a, V n) { return _mm512_scalef_ps(a, n); }  // a * 2^n, n integral
 inline float sum(V a) { return _mm512_reduce_add_ps(a); }
+/// The sums of four vectors, each added up as by sum().
+inline void sum4(const V* a, float* out) {
+  const V ab = _mm512_add_ps(_mm512_shuffle_f32x4(a[0], a[1], 0x44), _mm512_shuffle_f32x4(a[0], a[1], 0xee));
+  const V cd = _mm512_add_ps(_mm512_shuffle_f32x4(a[2], a[3], 0x44), _mm512_shuffle_f32x4(a[2], a[3], 0xee));
+  V x = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+  x = _mm512_add_ps(x, _mm512_permute_ps(x, 0x4e));
+  x = _mm512_add_ps(x, _mm512_permute_ps(x, 0xb1));
+  const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+  _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, x)));
+}
 inline float largest(V a) { return _mm512_reduce_max_ps(a); }
 
 inline V bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }

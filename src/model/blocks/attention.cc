@@ -11,14 +11,16 @@ void causal_attention(OpContext& context, const AttentionShape& shape, const Rop
   const uint64_t start = cache.length();
   const uint64_t group = shape.heads / shape.kv_heads;
 
-  context.pool.split(n_tokens, 1, [&](uint64_t begin, uint64_t end, unsigned) {
+  context.pool.split(n_tokens, 1, [&](uint64_t begin, uint64_t end, unsigned worker) {
+    float* angles = context.scratch(worker, rope.rotary_dim());  // of all heads of a token
     for (uint64_t t = begin; t < end; ++t) {
+      rope.angles(start + t, angles);
       float* query = qkv + t * width;
       float* key = query + shape.heads * d;
       float* value = key + shape.kv_heads * d;
-      for (uint64_t h = 0; h < shape.heads; ++h) rope.turn(query + h * d, start + t);
+      for (uint64_t h = 0; h < shape.heads; ++h) rope.turn(query + h * d, angles);
       for (uint64_t h = 0; h < shape.kv_heads; ++h) {
-        rope.turn(key + h * d, start + t);
+        rope.turn(key + h * d, angles);
         cache.store(layer, h, start + t, key + h * d, value + h * d);
       }
     }

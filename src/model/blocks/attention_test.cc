@@ -30,7 +30,9 @@ std::vector<double> by_definition(const AttentionShape& s, const Rope& rope, std
   const uint64_t d = s.head_dim, width = (s.heads + 2 * s.kv_heads) * d;
   std::vector<double> out(n * s.heads * d);
   for (uint64_t t = 0; t < n; ++t) {
-    for (uint64_t h = 0; h < s.heads + s.kv_heads; ++h) rope.turn(&qkv[t * width + h * d], t);
+    std::vector<float> angles(rope.rotary_dim());
+    rope.angles(t, angles.data());
+    for (uint64_t h = 0; h < s.heads + s.kv_heads; ++h) rope.turn(&qkv[t * width + h * d], angles.data());
     for (uint64_t i = s.heads * d; i < width; ++i) qkv[t * width + i] = f16_to_float(float_to_f16(qkv[t * width + i]));
   }
   for (uint64_t t = 0; t < n; ++t)
