@@ -1,12 +1,19 @@
 # upg_layer(name): an object library of src/<name>; upg_library(name layers...): the archive that programs link.
 
-set(UPG_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
-set(UPG_ISA_FLAGS_avx512vnni -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c)
+# Kernels name every fused multiply-add themselves: the same bits from every compiler and instruction set.
+set(UPG_ISA_FLAGS_avx2 -ffp-contract=off -mavx2 -mfma -mf16c)
+set(UPG_ISA_FLAGS_avx512vnni ${UPG_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND UPG_ISA_FLAGS_avx512vnni -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC 12's own intrinsics header trips it
 endif()
 set(UPG_ISA_FLAGS_avx512vbmi ${UPG_ISA_FLAGS_avx512vnni} -mavx512vbmi)
-set(UPG_ISAS_x86 avx2 avx512vnni avx512vbmi)
+set(UPG_ISA_FLAGS_neondot -ffp-contract=off -march=armv8.2-a+dotprod+fp16)
+set(UPG_ISAS)
+if(UPG_SIMD AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(UPG_ISAS avx2 avx512vnni avx512vbmi)
+elseif(UPG_SIMD AND CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  set(UPG_ISAS neondot)
+endif()
 
 add_library(upg_options INTERFACE)
 target_compile_options(upg_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
@@ -24,8 +31,10 @@ target_compile_definitions(upg_options INTERFACE UPG_VERSION="${PROJECT_VERSION}
 target_include_directories(upg_options INTERFACE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
 target_link_libraries(upg_options INTERFACE Threads::Threads fmt::fmt nlohmann_json::nlohmann_json
                       PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::XXHASH)
-if(UPG_SIMD AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+if("avx2" IN_LIST UPG_ISAS)
   target_compile_definitions(upg_options INTERFACE UPG_X86_SIMD=1)
+elseif("neondot" IN_LIST UPG_ISAS)
+  target_compile_definitions(upg_options INTERFACE UPG_ARM_SIMD=1)
 endif()
 
 function(upg_layer name)
@@ -34,7 +43,7 @@ function(upg_layer name)
   foreach(source ${sources})
     if(source MATCHES "__([a-z0-9]+)\\.cc$")
       set(isa ${CMAKE_MATCH_1})
-      if(UPG_SIMD AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND isa IN_LIST UPG_ISAS_x86)
+      if(isa IN_LIST UPG_ISAS)
         set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${UPG_ISA_FLAGS_${isa}}")
       else()
         list(REMOVE_ITEM sources ${source})

@@ -18,7 +18,7 @@ MACHINE_PATH = re.compile(r"(?:^|[^A-Za-z0-9_.])/(?:work|farm|root|home/\w+)/")
 AXIS = r"\b\w*(?:codec|architecture|arch|model_type)\w*"
 SWITCH = re.compile(r"\bswitch\s*\([^)]*" + AXIS, re.IGNORECASE)
 COMPARISON = re.compile(AXIS + r"(?:\(\))?(?:(?:\.|->)(?:id|name)(?:\(\))?)?\s*[!=]=\s*\"", re.IGNORECASE)
-PLATFORM_IF = re.compile(r"^\s*#\s*(?:el)?if.*\bUPG_(?:X86_SIMD|CUDA)\b")
+PLATFORM_IF = re.compile(r"^\s*#\s*(?:el)?if.*\bUPG_(?:X86_SIMD|ARM_SIMD|CUDA)\b")
 
 
 def tracked(root):

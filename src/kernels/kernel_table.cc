@@ -1,4 +1,7 @@
 #include <cstdlib>
+#if UPG_ARM_SIMD && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 #include "base/error.h"
 #include "kernels/kernel.h"
@@ -119,6 +122,16 @@ bool isa_available(std::string_view isa, std::string* why_not) {
     return false;
   }
   if (known) return true;
+#elif UPG_ARM_SIMD
+  if (isa == "neondot") {
+#if defined(__linux__)
+    const bool present = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+    const bool present = true;  // every Mac has it
+#endif
+    if (!present && why_not) *why_not = "this processor has no dot products (asimddp)";
+    return present;
+  }
 #endif
   if (why_not) *why_not = "not in this build";
   return false;

@@ -117,13 +117,15 @@ TEST_F(KernelTable, ForcingAKernelByNameLeavesOtherVariantsAlone) {
 }
 
 TEST_F(KernelTable, OfSeveralForcedRowsTheFirstInTheListIsChosen) {
-  force("ref,avx2,avx512vnni");
+  std::string all = "ref";
+  for (const auto& row : gemm_kernels()) all += "," + std::string(row.isa);
+  force(all.c_str());
   EXPECT_EQ(select(gemm_kernels(), "f32").isa, first_runnable(gemm_kernels(), "f32")->isa);
 }
 
 TEST_F(KernelTable, AnUnknownForcedNameIsRefused) {
-  force("ref,gemv_nothing__avx2");
-  EXPECT_THAT(refusal(), HasSubstr("\"gemv_nothing__avx2\""));
+  force("ref,gemv_nothing__ref");
+  EXPECT_THAT(refusal(), HasSubstr("\"gemv_nothing__ref\""));
   force("axv2");
   EXPECT_THAT(refusal(), HasSubstr("\"axv2\""));
   force("");

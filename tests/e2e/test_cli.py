@@ -225,17 +225,18 @@ class Kernels(CliTest):
         isas = {row["name"].rsplit("__", 1)[1] for row in rows
                 if row["selected"] or row["reason"].endswith("comes first")}
         self.assertIn("ref", isas)
-        # In int8 a sum's last bit can decide a rounding, and that the next layer's: logits move by some tenths, which
-        # a near tie does not survive. In float they move by a thousandth.
-        for tokens, options in ((24, ["--float-activations"]), (6, [])):
+        # The kernels of all instruction sets give the same bits. The reference sums in double, and in int8 a sum's last
+        # bit can decide a rounding, and that the next layer's: logits move by some tenths, which a near tie does not
+        # survive. In float they move by a thousandth.
+        for tokens, options, compared in ((24, ["--float-activations"], isas), (6, [], isas), (64, [], isas - {"ref"})):
             texts = {}
-            for isa in isas:
+            for isa in compared:
                 env = {"UPG_FORCE_KERNEL": isa}
                 forced = json.loads(self.ok("kernels", "--json", env=env).stdout)
                 self.assertTrue(all(row["selected"] for row in forced if row["name"] == f"matmul_trellis3_q8__{isa}"))
                 texts[isa] = self.ok("run", self.demo, "-p", "The history of the United", "-n", tokens,
                                      "--temperature", 0, *options, env=env).stdout
-            self.assertEqual(len(set(texts.values())), 1, texts)
+            self.assertLessEqual(len(set(texts.values())), 1, texts)
 
     def test_an_unknown_kernel_is_refused(self):
         for command in (["kernels"], ["run", self.demo, "-p", "x", "-n", 1]):

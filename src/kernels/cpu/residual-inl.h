@@ -1,7 +1,6 @@
 // Sparse weights on top of those of another codec: their products, and themselves. Include after mdcsr_<isa>-inl.h.
 #pragma once
 
-#include <immintrin.h>
 #include <stdint.h>
 
 #include "codec/layout/mdcsr.h"
@@ -28,22 +27,11 @@ inline void add_residual(const MdcsrView* residual, const UnpackArgs& args) {
     uint64_t k = w.row_pointers[row];
     const uint64_t end = w.row_pointers[row + 1];
     uint64_t column = 0;
-    // A row is walked from its start, 16 entries at a time while they lie before the range.
-    for (; k + 16 <= end; k += 16) {
-      const __m128i deltas = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w.delta_indices + k));
-      const __m128i sums = _mm_sad_epu8(deltas, _mm_setzero_si128());
-      const auto advance =
-          static_cast<uint64_t>(_mm_cvtsi128_si64(_mm_add_epi64(sums, _mm_unpackhi_epi64(sums, sums))));
-      if (column + advance >= args.col_begin) break;
-      column += advance;
-    }
     for (; k < end; ++k) {
       column += w.delta_indices[k];
       if (column >= args.col_end) break;
       if (column < args.col_begin || w.values[k] == kSkipValue) continue;
-      float weight = w.scales[row] * static_cast<float>(w.values[k]);
-      __asm__("" : "+x"(weight));  // keeps the compiler from fusing product and sum, which are rounded each
-      args.out[(column - args.col_begin) * 16 + j] += weight;
+      args.out[(column - args.col_begin) * 16 + j] += w.scales[row] * static_cast<float>(w.values[k]);
     }
   }
 }

@@ -210,7 +210,7 @@ inline void one_token(const MatmulArgs& args, const TrellisView& w, const Decode
 
 // Tokens [begin, end), at most kTokensAtOnce of them, with kPanels panels: each tile is decoded once and multiplied
 // with all. Two panels share the loads of activations, of which one alone would need more than there is time for.
-constexpr uint64_t kTokensAtOnce = 128;  // their sums and 4 KiB of activations stay in the first-level cache
+constexpr uint64_t kTokensAtOnce = 192;  // their sums and 4 KiB of activations stay in the first-level cache
 
 template <unsigned kBits, unsigned kPanels>
 inline void many_tokens(const MatmulArgs& args, const TrellisView& w, const Decoder<kBits>& decoder, const Steps& steps,
@@ -227,6 +227,7 @@ inline void many_tokens(const MatmulArgs& args, const TrellisView& w, const Deco
       panel.tile(b, decoder, bytes[p]);
       tile_steps[p] = panel.steps(b, steps);
     }
+#pragma GCC unroll 4
     for (uint64_t t = begin; t < end; ++t) {
       const uint64_t i = b * args.n_tokens + t;
       __m512i sum[kPanels];
@@ -257,8 +258,10 @@ inline void matmul(const MatmulArgs& args) {
   if (args.n_tokens == 1) {
     for (uint64_t panel = first; panel < last; ++panel) one_token<kBits>(args, w, decoder, steps, panel);
   } else {
-    for (uint64_t begin = 0; begin < args.n_tokens; begin += kTokensAtOnce) {
-      const uint64_t end = begin + kTokensAtOnce < args.n_tokens ? begin + kTokensAtOnce : args.n_tokens;
+    // As few passes over the weights as can be, of about the same length.
+    const uint64_t passes = (args.n_tokens + kTokensAtOnce - 1) / kTokensAtOnce;
+    for (uint64_t pass = 0; pass < passes; ++pass) {
+      const uint64_t begin = args.n_tokens * pass / passes, end = args.n_tokens * (pass + 1) / passes;
       uint64_t panel = first;
       for (; panel + 2 <= last; panel += 2) many_tokens<kBits, 2>(args, w, decoder, steps, panel, begin, end);
       if (panel < last) many_tokens<kBits, 1>(args, w, decoder, steps, panel, begin, end);

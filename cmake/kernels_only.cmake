@@ -1,0 +1,21 @@
+# The kernels with the layers below them and their tests, from headers and GoogleTest's sources alone: what a cross
+# compiler can build without libraries for its target.
+add_library(fmt::fmt INTERFACE IMPORTED)
+target_compile_definitions(fmt::fmt INTERFACE FMT_HEADER_ONLY=1)
+foreach(unused nlohmann_json::nlohmann_json PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::XXHASH)
+  add_library(${unused} INTERFACE IMPORTED)
+endforeach()
+find_package(Threads REQUIRED)
+find_path(UPG_GOOGLETEST_SOURCES googletest/include/gtest/gtest.h PATHS /usr/src/googletest REQUIRED NO_CMAKE_FIND_ROOT_PATH)
+add_subdirectory(${UPG_GOOGLETEST_SOURCES} googletest EXCLUDE_FROM_ALL)
+
+include(cmake/layers.cmake)
+set(objects)
+foreach(layer base codec kernels)
+  upg_layer(${layer})
+  list(APPEND objects $<TARGET_OBJECTS:upg_layer_${layer}>)
+endforeach()
+file(GLOB_RECURSE sources CONFIGURE_DEPENDS src/kernels/*_test.cc)
+add_executable(kernels_test ${sources} ${objects})
+target_link_libraries(kernels_test PRIVATE upg_options gtest gmock gtest_main)
+target_compile_definitions(kernels_test PRIVATE UPG_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
