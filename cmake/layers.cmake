@@ -2,6 +2,7 @@
 
 # Kernels name every fused multiply-add themselves: the same bits from every compiler and instruction set.
 set(UPG_ISA_FLAGS_avx2 -ffp-contract=off -mavx2 -mfma -mf16c)
+set(UPG_ISA_FLAGS_avxvnni ${UPG_ISA_FLAGS_avx2} -mavxvnni)
 set(UPG_ISA_FLAGS_avx512vnni ${UPG_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND UPG_ISA_FLAGS_avx512vnni -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC 12's own intrinsics header trips it
@@ -10,7 +11,7 @@ set(UPG_ISA_FLAGS_avx512vbmi ${UPG_ISA_FLAGS_avx512vnni} -mavx512vbmi)
 set(UPG_ISA_FLAGS_neondot -ffp-contract=off -march=armv8.2-a+dotprod+fp16)
 set(UPG_ISAS)
 if(UPG_SIMD AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  set(UPG_ISAS avx2 avx512vnni avx512vbmi)
+  set(UPG_ISAS avx2 avxvnni avx512vnni avx512vbmi)
 elseif(UPG_SIMD AND CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   set(UPG_ISAS neondot)
 endif()

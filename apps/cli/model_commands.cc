@@ -106,7 +106,7 @@ void add_compress(CLI::App& command) {
       ->excludes(bytes)
       ->excludes(bits);
   command.add_option("--density", o->compress.density, "Share of weights that sparse codecs keep [0.1]");
-  command.add_option("--threads", o->compress.threads, "Threads; 0: one for each processor [0]");
+  command.add_option("--threads", o->compress.threads, "Threads; 0: one for each core [0]");
   command.add_option("--report", o->report, "Write what went where as an HTML page");
   command.add_flag("--json", o->json, "Print the report as JSON");
   command.footer(

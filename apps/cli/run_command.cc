@@ -52,7 +52,11 @@ std::pair<int32_t, float> parse_bias(const std::string& text) {
 }
 
 void generate(const Options& o, const CLI::App& command) {
-  const auto engine = Engine::open(o.model, o.engine);
+  ProgressBar bar;
+  EngineOptions engine_options = o.engine;
+  engine_options.progress = bar.callback();
+  const auto engine = Engine::open(o.model, engine_options);
+  bar.clear();
   GenerateOptions options;
   SamplingOptions& s = options.sampling = engine->default_sampling();
   auto given = [&](const char* name) { return command.get_option(name)->count() > 0; };
@@ -117,7 +121,7 @@ void add_run(CLI::App& command) {
   command.add_option("--kv", o->session.kv, "Cache of keys and values: f16, int8 or f32 [f16]");
   command.add_flag("--float-activations", o->session.float_activations,
                    "Exact products with compressed weights, slower");
-  command.add_option("--threads", o->engine.threads, "Threads; 0: one for each processor [0]");
+  command.add_option("--threads", o->engine.threads, "Threads; 0: one for each core [0]");
   command.add_flag("--json", o->json, "Print text and statistics as JSON, at the end");
   command.footer(
       "Examples:\n"

@@ -25,7 +25,7 @@ struct CompressOptions {
   std::string calibrate = "default";
   uint64_t calibration_tokens = 65536;  // of that text, in windows spread over all of it
 
-  unsigned threads = 0;  // 0: one for each processor the process may use
+  unsigned threads = 0;  // 0: one for each physical core the process may use
   Progress progress;
 };
 

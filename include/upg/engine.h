@@ -17,11 +17,13 @@
 #include <vector>
 
 #include "upg/error.h"
+#include "upg/progress.h"
 
 namespace upg {
 
 struct EngineOptions {
-  unsigned threads = 0;  // 0: one for each processor the process may use
+  unsigned threads = 0;  // 0: one for each physical core the process may use
+  Progress progress{};   // of reading a file that is not in memory yet
 };
 
 struct SamplingOptions {

@@ -28,6 +28,12 @@ class MappedFile {
 /// Gives back the memory of the whole pages in `bytes`, which lie in a mapped file: they are read again when touched.
 void release_pages(std::span<const std::byte> bytes);
 
+/// Share of the pages of `bytes`, which lie in a mapped file, that are in memory; 1 where the system does not say.
+double resident_share(std::span<const std::byte> bytes);
+
+/// Reads `bytes`, which lie in a mapped file, into memory now, as fast as the disk gives them.
+void read_ahead(std::span<const std::byte> bytes);
+
 /// A small file's content. Throws as MappedFile does.
 std::string read_file(const std::string& path);
 

@@ -1,11 +1,10 @@
 #include "base/thread_pool.h"
 
-#include <sched.h>
-
 #include <system_error>
 #include <utility>
 
 #include "base/error.h"
+#include "base/processors.h"
 
 namespace upg {
 namespace {
@@ -32,18 +31,10 @@ uint32_t wait_for_change(const std::atomic<uint32_t>& value, uint32_t old) {
   return value.load(std::memory_order_acquire);
 }
 
-unsigned usable_processors() {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
-#endif
-  return std::max(1u, std::thread::hardware_concurrency());
-}
-
 }  // namespace
 
 ThreadPool::ThreadPool(unsigned threads) {
-  if (threads == 0) threads = std::min(usable_processors(), kMaxThreads);
+  if (threads == 0) threads = count_cores(usable_processors());
   if (threads > kMaxThreads)
     fail(ErrorCode::kInvalidArgument, "{} threads are asked for, {} are the most", threads, kMaxThreads);
   try {

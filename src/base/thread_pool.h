@@ -14,7 +14,7 @@ namespace upg {
 
 class ThreadPool {
  public:
-  /// `threads` counts the caller, who takes part as worker 0. 0: one for each processor the process may use.
+  /// `threads` counts the caller, who takes part as worker 0. 0: one for each core the process may use.
   /// Throws Error(kInvalidArgument) for more than 1,024, or more than the system gives.
   explicit ThreadPool(unsigned threads = 0);
   ~ThreadPool();

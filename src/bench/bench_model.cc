@@ -59,6 +59,15 @@ class ModelBench {
     total_steps_ = options.rounds * (options.prompts.size() + options.contexts.size());
   }
 
+  // One token whose time does not count: it maps all weights, and shows which of them a token reads.
+  void warm_up() {
+    ByteCounter counter(engine_.weights);
+    engine_.context.hook = &counter;
+    forward(1, true);
+    engine_.context.hook = nullptr;
+    weight_bytes_ = counter.total;
+  }
+
   void prompts(BenchReport& report) {
     for (uint64_t n : options_.prompts) {
       std::vector<double> speeds;
@@ -78,18 +87,13 @@ class ModelBench {
         options_.contexts.empty() ? 0 : *std::max_element(options_.contexts.begin(), options_.contexts.end());
     fill(longest);
     std::vector<double> bandwidths;
-    ByteCounter counter(engine_.weights);
-    engine_.context.hook = &counter;
-    cache_->set_length(0);
-    forward(1, true);
-    engine_.context.hook = nullptr;
     {
       const ReadBandwidth bandwidth;
       for (uint64_t context : options_.contexts) {
         std::vector<double> speeds, fractions;
         GenerationSpeed result;
         result.context = context;
-        result.weight_bytes = counter.total;
+        result.weight_bytes = weight_bytes_;
         result.kv_bytes = cache_->bytes_per_position() * context;
         const auto bytes = static_cast<double>(result.weight_bytes + result.kv_bytes);
         for (unsigned round = 0; round < options_.rounds; ++round) {
@@ -151,7 +155,7 @@ class ModelBench {
   std::vector<float> logits_;
   std::vector<int32_t> tokens_;
   std::mt19937 random_;
-  uint64_t capacity_ = 0, steps_ = 0, total_steps_ = 0;
+  uint64_t capacity_ = 0, weight_bytes_ = 0, steps_ = 0, total_steps_ = 0;
 };
 
 }  // namespace
@@ -163,7 +167,7 @@ BenchReport bench_model(const std::string& path, const BenchOptions& options) {
     if (n == 0) fail(ErrorCode::kInvalidArgument, "a prompt of 0 tokens cannot be timed");
   BenchReport report;
   const auto start = Clock::now();
-  const auto engine = Engine::open(path, {options.threads});
+  const auto engine = Engine::open(path, {options.threads, options.progress});
   report.load_seconds = seconds_since(start);
   report.model = engine->info();
   BenchOptions possible = options;
@@ -173,6 +177,7 @@ BenchReport bench_model(const std::string& path, const BenchOptions& options) {
   for (uint64_t& n : possible.prompts) n = std::min(n, limit);
   for (uint64_t& n : possible.contexts) n = std::min(n, limit - options.tokens - 1);
   ModelBench bench(engine->impl(), possible);
+  bench.warm_up();
   bench.prompts(report);
   bench.generation(report);
   return report;

@@ -42,7 +42,9 @@ void read_end_tokens(const std::string& text, const std::string& where, uint64_t
 }  // namespace
 
 Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
-    : weights(path), context((kernels::check_forced_kernels(), options.threads)), model(load_model(weights)) {
+    : weights(path),
+      context((kernels::check_forced_kernels(), options.threads)),
+      model((weights.read_ahead(options.progress), load_model(weights))) {
   const ModelTexts& texts = weights.texts();
   info.architecture = ConfigReader(texts.config, path + ": config.json").architecture();
   for (const WeightInfo& weight : weights.list()) {

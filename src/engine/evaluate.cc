@@ -36,8 +36,9 @@ struct Scored {  // one prediction
 TextEvaluation evaluate_text(const std::string& model_path, const std::string& text_file,
                              const EvaluateOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  const auto engine = Engine::open(model_path, {options.threads});
-  const auto reference = options.reference.empty() ? nullptr : Engine::open(options.reference, {options.threads});
+  const auto engine = Engine::open(model_path, {options.threads, options.progress});
+  const auto reference =
+      options.reference.empty() ? nullptr : Engine::open(options.reference, {options.threads, options.progress});
   const uint64_t vocab = engine->info().vocab_size;
   if (reference && reference->info().vocab_size != vocab)
     fail(ErrorCode::kInvalidArgument, "{} has a vocabulary of {}, {} one of {}: they cannot be compared", model_path,

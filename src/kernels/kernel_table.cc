@@ -1,4 +1,7 @@
 #include <cstdlib>
+#if UPG_X86_SIMD
+#include <cpuid.h>
+#endif
 #if UPG_ARM_SIMD && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -34,6 +37,14 @@ std::vector<Kernel<Fn>> rows_of() {
 #undef UPG_KERNEL
   return rows;
 }
+
+#if UPG_X86_SIMD
+// GCC 12's __builtin_cpu_supports does not know the name.
+bool has_avx_vnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+}
+#endif
 
 std::vector<std::string> forced() {
   std::vector<std::string> names;
@@ -105,6 +116,8 @@ bool isa_available(std::string_view isa, std::string* why_not) {
   const Feature features[] = {
       {"avx2", "AVX2", __builtin_cpu_supports("avx2") != 0},
       {"avx2", "FMA", __builtin_cpu_supports("fma") != 0},
+      {"avxvnni", "AVX2 and FMA", isa == "avxvnni" && isa_available("avx2")},
+      {"avxvnni", "AVX-VNNI", has_avx_vnni()},
       {"avx512vnni", "AVX-512F", __builtin_cpu_supports("avx512f") != 0},
       {"avx512vnni", "AVX-512BW", __builtin_cpu_supports("avx512bw") != 0},
       {"avx512vnni", "AVX-512DQ", __builtin_cpu_supports("avx512dq") != 0},

@@ -1,11 +1,13 @@
 #include "model/weights.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
+#include "base/mapped_file.h"
 #include "codec/codec_table.h"
 #include "codec/dense.h"
 #include "format/convert.h"
@@ -57,6 +59,33 @@ std::vector<WeightInfo> Weights::list() const {
 
 bool Weights::has(std::string_view name) const {
   return std::any_of(entries_.begin(), entries_.end(), [&](const UpgEntry& e) { return e.name == name; });
+}
+
+void Weights::read_ahead(const Progress& progress) const {
+  constexpr size_t kPiece = size_t{64} << 20;
+  constexpr double kWarm = 0.98, kShareOfMemory = 0.8;
+  uint64_t total = 0, done = 0;
+  double resident = 0;
+  for (const UpgEntry& e : entries_) {
+    for (const TensorView& part : e.parts) {
+      total += part.data.size();
+      resident += resident_share(part.data) * static_cast<double>(part.data.size());
+    }
+  }
+  const double memory =
+      static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE)) * kShareOfMemory;
+  if (resident >= kWarm * static_cast<double>(total) || static_cast<double>(total) > memory) return;
+  for (const UpgEntry& e : entries_) {
+    for (const TensorView& part : e.parts) {
+      for (size_t at = 0; at < part.data.size(); at += kPiece) {
+        const size_t n = std::min(kPiece, part.data.size() - at);
+        upg::read_ahead(part.data.subspan(at, n));
+        done += n;
+        if (progress && !progress("reading the model", done, total))
+          fail(ErrorCode::kCancelled, "{}: cancelled", path_);
+      }
+    }
+  }
 }
 
 const UpgEntry& Weights::entry(const std::string& name) {

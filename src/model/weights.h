@@ -13,6 +13,7 @@
 #include "format/checkpoint.h"
 #include "format/upg_file.h"
 #include "ops/linear.h"
+#include "upg/progress.h"
 
 namespace upg {
 
@@ -38,6 +39,9 @@ class Weights {
   uint64_t file_bytes() const;
   std::vector<WeightInfo> list() const;
   bool has(std::string_view name) const;
+  /// Reads into memory what is not there yet, unless memory is too small for all of it: one pass at the disk's speed
+  /// instead of a page at a time when it is needed. Throws Error(kCancelled).
+  void read_ahead(const Progress& progress) const;
 
   /// The matrix [rows, cols], validated. Views stay valid while this object lives.
   /// Throws Error(kInvalidFile) naming the tensor if it is missing or of another shape.

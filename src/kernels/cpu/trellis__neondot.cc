@@ -204,8 +204,8 @@ inline void many_tokens(const MatmulArgs& args, const TrellisView& w, const Deco
       for (uint64_t t = begin; t < end; ++t) {
         const uint64_t i = b * args.n_tokens + t;
         float* total = acc[t - begin] + 4 * g;
-        vst1q_f32(total, accumulate(vld1q_f32(total), dot(levels, args.q8.q + 32 * i), block_steps[g],
-                                    args.q8.scale[i]));
+        vst1q_f32(total,
+                  accumulate(vld1q_f32(total), dot(levels, args.q8.q + 32 * i), block_steps[g], args.q8.scale[i]));
       }
     }
   }
@@ -256,7 +256,8 @@ inline void unpack(const UnpackArgs& args) {
       float* out = args.out + (col - args.col_begin) * 16 + 4 * g;
       for (uint64_t c = 0; c < n; ++c) {
         // Byte c % 4 of each lane, sign extended.
-        const int32x4_t up = vshlq_s32(vreinterpretq_s32_s8(levels[c / 4]), vdupq_n_s32(24 - 8 * static_cast<int>(c % 4)));
+        const int32x4_t up =
+            vshlq_s32(vreinterpretq_s32_s8(levels[c / 4]), vdupq_n_s32(24 - 8 * static_cast<int>(c % 4)));
         vst1q_f32(out + 16 * c, vmulq_f32(vcvtq_f32_s32(vshrq_n_s32(up, 24)), scale));
       }
     }

@@ -92,9 +92,7 @@ inline float sum(V x) {
 inline void sum4(const V* a, float* out) {
   for (int i = 0; i < 4; ++i) out[i] = sum(a[i]);
 }
-inline float largest(V x) {
-  return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.q[0], x.q[2]), vmaxq_f32(x.q[1], x.q[3])));
-}
+inline float largest(V x) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.q[0], x.q[2]), vmaxq_f32(x.q[1], x.q[3]))); }
 
 struct Half16 {  // 16 elements of two bytes
   uint16x4_t q[kQuads];
