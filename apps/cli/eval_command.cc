@@ -96,6 +96,8 @@ void add_eval(CLI::App& command) {
   command.add_option("--data", o->data, "The task's data file")->needs(task);
   command.add_option("--items", o->items, "Records of the task; 0: all [0]")->needs(task);
   command.add_option("--kv", o->evaluate.kv, "Cache of keys and values: f16, int8 or f32 [f16]");
+  command.add_flag("--float-activations", o->evaluate.float_activations,
+                   "Exact products with compressed weights, slower: shows what int8 activations cost");
   command.add_option("--threads", o->evaluate.threads, "Threads; 0: one for each core [0]");
   command.add_flag("--json", o->json, "Print as JSON");
   command.footer(

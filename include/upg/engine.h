@@ -94,7 +94,7 @@ class Engine {
 struct SessionOptions {
   uint64_t context = 0;            // positions to hold; 0: the model's limit, at most 4,096
   std::string kv = "f16";          // cache type: "f16", "int8" or "f32"
-  bool float_activations = false;  // one token's products with compressed weights in float: slower, exact
+  bool float_activations = false;  // products with trellis weights in float instead of int8: slower, exact
 };
 
 /// Sessions of one engine take turns: calls on the same engine must not overlap in time.

@@ -20,6 +20,7 @@ struct EvaluateOptions {
   uint64_t context = 512;  // tokens a chunk
   uint64_t chunks = 0;     // 0: the whole text
   std::string kv = "f16";
+  bool float_activations = false;  // as SessionOptions
   unsigned threads = 0;
   Progress progress;
 };

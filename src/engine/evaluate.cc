@@ -61,7 +61,7 @@ TextEvaluation evaluate_text(const std::string& model_path, const std::string& t
     fail(ErrorCode::kInvalidArgument, "{} has {} tokens, enough for {} chunks of {}; {} are asked for", text_file,
          tokens.size(), possible, options.context, std::max<uint64_t>(result.chunks, 1));
 
-  const SessionOptions session_options{options.context, options.kv, /*float_activations=*/true};
+  const SessionOptions session_options{options.context, options.kv, options.float_activations};
   Session session(engine, session_options);
   std::optional<Session> reference_session;
   if (reference) reference_session.emplace(reference, session_options);

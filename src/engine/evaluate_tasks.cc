@@ -121,7 +121,7 @@ TaskEvaluation evaluate_task(const std::string& model, const std::string& task, 
   if (items > 0 && items < records.size()) records.resize(items);
   const auto engine = Engine::open(model, {options.threads, options.progress});
   const Tokenizer& tokenizer = engine->impl().require_tokenizer();
-  Session session(engine, {0, options.kv, /*float_activations=*/true});
+  Session session(engine, {0, options.kv, options.float_activations});
 
   Mean right, right_normalized, nll;
   for (size_t i = 0; i < records.size(); ++i) {
