@@ -63,7 +63,7 @@ TEST_F(Bench, BytesOfATokenAreThoseOfItsMatricesAndOfItsContext) {
   ASSERT_EQ(report.generation.size(), 2u);
   uint64_t matrices = 0;
   for (const TensorReport& tensor : inspect(path()).tensors)
-    if (tensor.shape.size() == 2 && tensor.name != "model.embed_tokens.weight") matrices += tensor.stored_bytes;
+    if (tensor.shape.size() == 2 && tensor.name != "model.embed_tokens.weight") matrices += tensor.bytes;
   for (const GenerationSpeed& speed : report.generation) {
     EXPECT_EQ(speed.weight_bytes, matrices);
     EXPECT_EQ(speed.kv_bytes, speed.context * 2 * 2 * 2 * 64 * 2) << "layers, keys and values, heads, elements, bytes";

@@ -102,6 +102,14 @@ struct QuantizeArgs {
 };
 using QuantizeFn = void (*)(const QuantizeArgs&) noexcept;
 
+/// y[i] = x[i] as an IEEE half, rounded to nearest even; beyond its range infinite.
+struct ToF16Args {
+  const float* x;  // [n]
+  uint16_t* y;     // [n]
+  uint64_t n;
+};
+using ToF16Fn = void (*)(const ToF16Args&) noexcept;
+
 /// y[t] = x[t] / sqrt(mean(x[t]^2) + epsilon) * weight
 struct RmsNormArgs {
   const float* x;       // [n_tokens, width]

@@ -213,6 +213,29 @@ TEST(ConformanceQuantize, GivesTheBitsOfTheReference) {
   }
 }
 
+TEST(ConformanceToF16, GivesTheBitsOfTheReference) {
+  for (const auto& row : runnable(to_f16_kernels())) {
+    ASSERT_EQ(row.bound, 0) << row.name;
+    const auto ref = reference(to_f16_kernels(), row.variant).run;
+    Random random(7);
+    for (uint64_t n : {uint64_t{0}, uint64_t{1}, uint64_t{15}, uint64_t{16}, uint64_t{17}, uint64_t{4099}}) {
+      std::vector<float> x(n);
+      for (float& value : x) {  // any bits, most of them near the range of halves; no NaN, whose payload is free
+        const uint32_t near = (random.below(48) + 96) << 23;
+        const uint32_t bits = random.below(4) ? near | (random.below(1u << 23)) : random.bits<uint32_t>(1)[0];
+        std::memcpy(&value, &bits, 4);
+        if (random.below(2)) value = -value;
+        if (random.below(8) == 0) value = std::ldexp(static_cast<float>(random.below(4097)) + 0.5f, -25);  // ties
+        if (std::isnan(value)) value = INFINITY;
+      }
+      std::vector<uint16_t> expected(n + 1, 0x1234), actual(n + 1, 0x1234);
+      ref({x.data(), expected.data(), n});
+      row.run({x.data(), actual.data(), n});
+      ASSERT_EQ(actual, expected) << row.name << ", n " << n;
+    }
+  }
+}
+
 // The mean of squares has no cancellation: (width + 2) 2^-24 relative, half of it after the root; 6 for root, quotient
 // and products. Squares must stay in float's range.
 TEST(ConformanceRmsNorm, AgreesWithTheReferenceAlsoInPlace) {

@@ -8,16 +8,13 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/float16.h"
 
 namespace upg {
 namespace {
 
 float store_f16(const float* vector, uint64_t head_dim, std::byte* out) {
-  for (uint64_t i = 0; i < head_dim; ++i) {
-    const uint16_t half = float_to_f16(vector[i]);
-    std::memcpy(out + 2 * i, &half, 2);
-  }
+  static const auto run = kernels::select(kernels::to_f16_kernels(), "f32").run;
+  run({vector, reinterpret_cast<uint16_t*>(out), head_dim});
   return 1.0f;
 }
 

@@ -20,8 +20,11 @@ void swiglu(OpContext& context, const float* gate_up, uint64_t n_tokens, uint64_
   });
 }
 
-void add_to(float* x, const float* y, uint64_t n) {
-  for (uint64_t i = 0; i < n; ++i) x[i] += y[i];
+void add_to(OpContext& context, float* x, const float* y, uint64_t n) {
+  constexpr uint64_t kGrain = 16384;  // fewer are over before another thread has begun
+  context.pool.split(n, kGrain, [&](uint64_t begin, uint64_t end, unsigned) {
+    for (uint64_t i = begin; i < end; ++i) x[i] += y[i];
+  });
 }
 
 Rope::Rope(uint64_t rotary_dim, double base) : inverse_frequency_(rotary_dim / 2) {

@@ -17,7 +17,7 @@ void rms_norm(OpContext& context, const float* x, std::span<const float> weight,
 void swiglu(OpContext& context, const float* gate_up, uint64_t n_tokens, uint64_t width, float* y);
 
 /// x[i] += y[i], n of them.
-void add_to(float* x, const float* y, uint64_t n);
+void add_to(OpContext& context, float* x, const float* y, uint64_t n);
 
 /// Rotary position embedding (Su et al. 2021), halves rotated as in GPT-NeoX.
 class Rope {

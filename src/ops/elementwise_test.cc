@@ -76,7 +76,8 @@ TEST(SwiGlu, GatesFarFromZeroStayFinite) {
 
 TEST(AddTo, AddsElementByElement) {
   std::vector<float> x = {1, 2, 3};
-  add_to(x.data(), std::vector<float>{10, 20, 30}.data(), 2);
+  OpContext context(2);
+  add_to(context, x.data(), std::vector<float>{10, 20, 30}.data(), 2);
   EXPECT_EQ(x, (std::vector<float>{11, 22, 3}));
 }
 

@@ -11,6 +11,9 @@ namespace {
 constexpr uint64_t kPanelRows = 16;
 constexpr uint64_t kDepth = 256;  // columns unpacked at a time: two panels of them fill 32 KiB, an L1 cache
 constexpr uint64_t kPanelsAtOnce = 2;
+// Products of many tokens are shared out in parts as threads become free, because others use the processors too.
+constexpr uint64_t kTokensToBalance = 16;
+constexpr uint64_t kBalancedRows = 256;
 constexpr uint64_t kTokensToSplit = 4;  // quantising fewer is over before another thread has begun
 
 }  // namespace
@@ -80,11 +83,16 @@ void Linear::quantized_tokens(OpContext& context, const float* x, uint64_t n_tok
                                  matrix_.rows,
                                  0,
                                  0};
-  context.pool.split(matrix_.rows, kPanelRows, [&](uint64_t begin, uint64_t end, unsigned) {
+  const auto rows = [&](uint64_t begin, uint64_t end, unsigned) {
     kernels::MatmulArgs part = args;
     part.row_begin = begin;
     part.row_end = end;
     matmul_(part);
+  };
+  if (n_tokens < kTokensToBalance) return context.pool.split(matrix_.rows, kPanelRows, rows);
+  const uint64_t parts = ceil_div(matrix_.rows, kBalancedRows);
+  context.pool.each(parts, [&](uint64_t i, unsigned worker) {
+    rows(i * kBalancedRows, std::min((i + 1) * kBalancedRows, matrix_.rows), worker);
   });
 }
 

@@ -27,8 +27,8 @@ constexpr unsigned kVectorsAtOnce = kRegisters >= 32 ? 4 : 1;
 // strided pass over all of them for each of those reached a quarter of the memory's speed.
 constexpr uint64_t kBlockPositions = 64;
 
-// Asks for `bytes` of memory that will be read soon: both streams are faster than the processor's own prefetchers, which
-// stop at the end of a page.
+// Asks for `bytes` of memory that will be read soon: both streams are faster than the processor's own prefetchers,
+// which stop at the end of a page.
 inline void prefetch(const unsigned char* p, uint64_t bytes) {
   for (uint64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
 }

@@ -35,6 +35,15 @@ inline void rms_norm(const RmsNormArgs& args) {
   }
 }
 
+inline void to_f16(const ToF16Args& args) {
+  uint64_t i = 0;
+  for (; i + kV <= args.n; i += kV) store_f16(args.y + i, load(args.x + i));
+  if (i == args.n) return;
+  uint16_t last[kV];
+  store_f16(last, load(args.x + i, args.n - i));
+  __builtin_memcpy(args.y + i, last, (args.n - i) * sizeof *last);
+}
+
 inline V silu(V x) { return div(x, add(set1(1.0f), exp(sub(zero(), x)))); }
 
 inline void swiglu(const SwigluArgs& args) {
@@ -120,6 +129,7 @@ inline void gemv_int8(const GemvArgs& args) {
 #define UPG_ELEMENTWISE_KERNELS(isa)                                                          \
   namespace upg::kernels {                                                                    \
   void rms_norm_f32__##isa(const RmsNormArgs& args) noexcept { rms_norm(args); }              \
+  void to_f16_f32__##isa(const ToF16Args& args) noexcept { to_f16(args); }                    \
   void swiglu_f32__##isa(const SwigluArgs& args) noexcept { swiglu(args); }                   \
   void quantize_q8__##isa(const QuantizeArgs& args) noexcept { quantize(args); }              \
   void gemv_bf16_f32__##isa(const GemvArgs& args) noexcept { gemv_dense<Bf16Element>(args); } \

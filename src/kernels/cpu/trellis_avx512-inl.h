@@ -208,6 +208,17 @@ inline void one_token(const MatmulArgs& args, const TrellisView& w, const Decode
   _mm512_mask_storeu_ps(args.y + index * kTrellisPanelRows, lanes, _mm512_mul_ps(acc, row_scale));
 }
 
+template <unsigned kBits, unsigned kPanels>
+inline void decode_block(const TrellisView& w, const Decoder<kBits>& decoder, uint64_t index, uint64_t block,
+                         int8_t (&out)[kPanels][kSlots][64]) {
+  for (unsigned p = 0; p < kPanels; ++p) {
+    __m512i bytes[kSlots];
+    Panel<kBits>(w, index + p).tile(block, decoder, bytes);
+    UPG_UNROLL
+    for (unsigned s = 0; s < kSlots; ++s) _mm512_store_si512(out[p][s], bytes[s]);
+  }
+}
+
 // Tokens [begin, end), at most kTokensAtOnce of them, with kPanels panels: each tile is decoded once and multiplied
 // with all. Two panels share the loads of activations, of which one alone would need more than there is time for.
 constexpr uint64_t kTokensAtOnce = 192;  // their sums and 4 KiB of activations stay in the first-level cache
@@ -218,15 +229,19 @@ inline void many_tokens(const MatmulArgs& args, const TrellisView& w, const Deco
   alignas(64) float acc[kTokensAtOnce][kPanels][16];
   for (uint64_t t = begin; t < end; ++t)
     for (unsigned p = 0; p < kPanels; ++p) _mm512_store_ps(acc[t - begin][p], _mm512_setzero_ps());
+  alignas(64) int8_t decoded[2][kPanels][kSlots][64];
+  decode_block<kBits, kPanels>(w, decoder, index, 0, decoded[0]);
   for (uint64_t b = 0; b < w.blocks; ++b) {
     __m512i bytes[kPanels][kSlots];
     __m512 tile_steps[kPanels];
     UPG_UNROLL
     for (unsigned p = 0; p < kPanels; ++p) {
-      const Panel<kBits> panel(w, index + p);
-      panel.tile(b, decoder, bytes[p]);
-      tile_steps[p] = panel.steps(b, steps);
+      tile_steps[p] = Panel<kBits>(w, index + p).steps(b, steps);
+      UPG_UNROLL
+      for (unsigned s = 0; s < kSlots; ++s) bytes[p][s] = _mm512_load_si512(decoded[b & 1][p][s]);
     }
+    // The next block's tiles become ready while this one's tokens wait for their sums.
+    if (b + 1 < w.blocks) decode_block<kBits, kPanels>(w, decoder, index, b + 1, decoded[(b + 1) & 1]);
 #pragma GCC unroll 4
     for (uint64_t t = begin; t < end; ++t) {
       const uint64_t i = b * args.n_tokens + t;

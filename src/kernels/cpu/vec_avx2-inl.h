@@ -103,6 +103,11 @@ inline __m128i load8(const void* p, uint64_t n) {
   return _mm_load_si128(reinterpret_cast<const __m128i*>(part));
 }
 
+/// Sixteen floats as IEEE halves, nearest even.
+inline void store_f16(uint16_t* p, V x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
+}
 /// Sixteen floats in [-127, 127] to int8, nearest even; returns their sum.
 inline int32_t store_int8(int8_t* p, V x) {
   const __m256i a = _mm256_cvtps_epi32(x.a), b = _mm256_cvtps_epi32(x.b);

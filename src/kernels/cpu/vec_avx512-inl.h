@@ -53,6 +53,10 @@ inline __m256i load16(const void* p, uint64_t n) { return _mm256_maskz_loadu_epi
 inline __m128i load8(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 inline __m128i load8(const void* p, uint64_t n) { return _mm_maskz_loadu_epi8(first(n), p); }
 
+/// Sixteen floats as IEEE halves, nearest even.
+inline void store_f16(uint16_t* p, V x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 /// Sixteen floats in [-127, 127] to int8, nearest even; returns their sum.
 inline int32_t store_int8(int8_t* p, V x) {
   const __m512i q = _mm512_cvtps_epi32(x);

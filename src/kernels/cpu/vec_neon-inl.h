@@ -125,6 +125,10 @@ inline int8x16_t load8(const void* p, uint64_t n) {
   return vld1q_s8(part);
 }
 
+/// Sixteen floats as IEEE halves, nearest even.
+inline void store_f16(uint16_t* p, V x) {
+  for (unsigned i = 0; i < kQuads; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(x.q[i])));
+}
 /// Sixteen floats in [-127, 127] to int8, nearest even; returns their sum. What is not a number becomes 0.
 inline int32_t store_int8(int8_t* p, V x) {
   int32x4_t q[kQuads];

@@ -128,6 +128,10 @@ void quantize_q8__ref(const QuantizeArgs& args) noexcept {
   }
 }
 
+void to_f16_f32__ref(const ToF16Args& args) noexcept {
+  for (uint64_t i = 0; i < args.n; ++i) args.y[i] = float_to_f16(args.x[i]);
+}
+
 void rms_norm_f32__ref(const RmsNormArgs& args) noexcept {
   for (uint64_t t = 0; t < args.n_tokens; ++t) {
     const float* x = args.x + t * args.width;

@@ -91,13 +91,13 @@ class Phi3 final : public Model {
     layer.qkv.apply(context, h_.data(), n, activations, wide_.data());
     causal_attention(context, c_.attention, rope_, index, wide_.data(), n, cache, mixed_.data());
     layer.output.apply(context, mixed_.data(), n, activations, h_.data());
-    add_to(x, h_.data(), n * c_.hidden);
+    add_to(context, x, h_.data(), n * c_.hidden);
 
     rms_norm(context, x, layer.mlp_norm, c_.epsilon, n, h_.data());
     layer.gate_up.apply(context, h_.data(), n, activations, wide_.data());
     swiglu(context, wide_.data(), n, c_.intermediate, h_.data());
     layer.down.apply(context, h_.data(), n, activations, mixed_.data());
-    add_to(x, mixed_.data(), n * c_.hidden);
+    add_to(context, x, mixed_.data(), n * c_.hidden);
   }
 
   void head(OpContext& context, uint64_t n, Activations activations, const float* x, float* logits) override {
