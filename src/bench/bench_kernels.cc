@@ -66,7 +66,7 @@ class KernelBench {
       const std::string variant = std::string(codec->id) + "_" + std::string(codec->activation);
       for (const auto& row : kernels::matmul_kernels()) {
         if (!kernels::variant_matches(row.variant, variant) || !kernels::isa_available(row.isa)) continue;
-        for (uint64_t n : {uint64_t{1}, kManyTokens}) {
+        for (uint64_t n : {uint64_t{1}, uint64_t{2}, uint64_t{4}, uint64_t{16}, kManyTokens}) {
           if (row.isa == "ref" && n > 1) continue;  // seconds for nothing
           quantize(n);
           time(row.name, copies, n, [&](const Matrix& w, uint64_t begin, uint64_t end) {

@@ -62,7 +62,7 @@ struct EncodeOptions {
   /// Of the input: error counts by what it does to the product. nullptr: every weight alike. Not all codecs make use
   /// of them.
   const Moments* moments = nullptr;
-  double damping = 0.01;  // added to their diagonal, in units of its mean
+  double damping = 0.01;        // added to their diagonal, in units of its mean
   uint64_t residual_bytes = 0;  // trellis codecs: at most so many for a residual plane of outliers; 0: none
   ForEach parallel{};           // empty: serially
 

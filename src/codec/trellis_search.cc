@@ -136,8 +136,8 @@ struct Result {
   for (unsigned s = 1; s < kStates; ++s) least = cost[s] < least ? cost[s] : least;
 }
 
-[[gnu::always_inline]] inline void search(const TrellisTile& tile, const Branches branches[kBlock][2],
-                                          const Ints& step, Result& result) {
+[[gnu::always_inline]] inline void search(const TrellisTile& tile, const Branches branches[kBlock][2], const Ints& step,
+                                          Result& result) {
   for (unsigned start = 0; start < kStates; ++start) {
     Decision decisions[kBlock];
     Floats cost[kStates];

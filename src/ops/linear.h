@@ -76,7 +76,7 @@ class Linear {
   Matrix matrix_;
   std::string name_;
   bool to_stream_ = false;
-  uint64_t depth_ = 0;      // columns unpacked at a time
+  uint64_t depth_ = 0;  // columns unpacked at a time
   // One of the two, for the activations that the codec asks for.
   kernels::MatmulFn matmul_ = nullptr;
   kernels::GemvFn gemv_ = nullptr;

@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 UPG = pathlib.Path(os.environ.get("UPG", ROOT / "build/release/upg")).resolve()
 DEMO = ROOT / "models/demo"
 SMALL = ROOT / "tests/data/models/one_kv_head_bf16"
-COMMANDS = ["compress", "inspect", "verify", "decompress", "run", "eval", "kernels"]
+COMMANDS = ["compress", "inspect", "verify", "decompress", "run", "eval", "bench", "kernels"]
 TEXT = ("The history of the city begins with a small settlement on the river. In the year 1200 it was given the right "
         "to hold a market, and by the end of the century a wall had been built around it.\n") * 3
 
@@ -241,6 +241,51 @@ class Kernels(CliTest):
     def test_an_unknown_kernel_is_refused(self):
         for command in (["kernels"], ["run", self.demo, "-p", "x", "-n", 1]):
             self.refused(*command, env={"UPG_FORCE_KERNEL": "avx9"}, says='"avx9"')
+
+
+class Bench(CliTest):
+    def test_a_made_up_model_is_measured_and_compared_with_an_earlier_run(self):
+        kept = self.tmp / "kept.upg"
+        args = ["bench", "--shape", "tiny", "--keep", kept, "--prompt", "16,32", "--context", "8,100", "--tokens", 2,
+                "--rounds", 1]
+        done = self.ok(*args, "--json")
+        earlier = json.loads(done.stdout)
+        self.assertEqual(done.stderr, "")
+        self.assertEqual([row["tokens"] for row in earlier["prompts"]], [16, 32])
+        self.assertEqual([row["context"] for row in earlier["generation"]], [8, 100])
+        for row in earlier["generation"]:
+            self.assertGreater(row["tokens_per_second"], 0)
+            self.assertGreater(row["weight_bytes"], 0)
+        self.ok("verify", kept)
+        record = self.tmp / "earlier.json"
+        record.write_text(done.stdout)
+        written = kept.stat().st_mtime_ns
+        table = self.ok(*args, "--compare", record).stdout
+        self.assertEqual(kept.stat().st_mtime_ns, written, "a kept model is used again")
+        self.assertEqual(table.count("x earlier"), 4)
+        self.assertIn("memory reads", table)
+
+    def test_a_made_up_model_leaves_no_file(self):
+        folder = self.tmp / "scratch"
+        folder.mkdir()
+        self.ok("bench", "--shape", "tiny", "--prompt", 8, "--context", 8, "--tokens", 1, "--rounds", 1,
+                env={"TMPDIR": str(folder)})
+        self.assertEqual(list(folder.iterdir()), [])
+
+    def test_a_checkpoint_can_be_measured_too(self):
+        report = json.loads(self.ok("bench", SMALL, "--prompt", 4, "--tokens", 1, "--rounds", 1, "--json").stdout)
+        self.assertEqual(report["generation"][0]["context"], 62, "the model has 64 positions")
+
+    def test_mistakes_are_refused(self):
+        self.refused("bench", status=2, says="--shape")
+        self.refused("bench", "--shape", "phi-5", says="phi-4")
+        self.refused("bench", "--shape", "tiny", "--ratio", 50, says="ratio 50")
+        self.refused("bench", self.demo, "--shape", "tiny", status=2)
+        self.refused("bench", self.demo, "--rounds", 0, says="rounds")
+        self.refused("bench", self.demo, "--prompt", 0, says="prompt of 0")
+        broken = self.tmp / "broken.json"
+        broken.write_text("[")
+        self.refused("bench", self.demo, "--compare", broken, says=str(broken))
 
 
 class BrokenFiles(CliTest):
