@@ -17,6 +17,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr uint64_t kChunk = 512;  // tokens of a prompt processed together, as Session does
+
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // Adds up the stored bytes of the matrices that a token multiplies with.
@@ -56,16 +58,21 @@ class ModelBench {
         options.contexts.empty() ? 0 : *std::max_element(options.contexts.begin(), options.contexts.end());
     capacity_ = std::max(prompt, context + options.tokens + 1);
     cache_.emplace(engine.model->shape().kv, capacity_, find_kv_type(options.kv));
-    total_steps_ = options.rounds * (options.prompts.size() + options.contexts.size());
+    total_steps_ = 1 + options.rounds * (options.prompts.size() + options.contexts.size());
   }
 
-  // One token whose time does not count: it maps all weights, and shows which of them a token reads.
+  // Tokens whose time does not count. The one maps all weights and shows which of them a token reads; the prompt, as
+  // llama-bench runs one, fills the memory to work in.
   void warm_up() {
     ByteCounter counter(engine_.weights);
     engine_.context.hook = &counter;
+    cache_->set_length(0);
     forward(1, true);
     engine_.context.hook = nullptr;
     weight_bytes_ = counter.total;
+    cache_->set_length(0);
+    if (!options_.prompts.empty()) forward(std::min<uint64_t>(kChunk, options_.prompts[0]), true);
+    step("warming up");
   }
 
   void prompts(BenchReport& report) {
@@ -74,7 +81,7 @@ class ModelBench {
       for (unsigned round = 0; round < options_.rounds; ++round) {
         cache_->set_length(0);
         const auto start = Clock::now();
-        for (uint64_t at = 0; at < n; at += 512) forward(std::min<uint64_t>(512, n - at), at + 512 >= n);
+        for (uint64_t at = 0; at < n; at += kChunk) forward(std::min(kChunk, n - at), at + kChunk >= n);
         speeds.push_back(static_cast<double>(n) / seconds_since(start));
         step("prompts");
       }
