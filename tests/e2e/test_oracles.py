@@ -88,7 +88,7 @@ class Transformers(OracleTest):
         model = self.load(theirs)
         text = self.tmp / "text.txt"
         text.write_text(TEXT)
-        report = json.loads(upg("eval", ours, "--text", text, "--context", CONTEXT, "--json"))
+        report = json.loads(upg("eval", ours, "--text", text, "--context", CONTEXT, "--float-activations", "--json"))
         expected, count = self.perplexity(model, self.tokens(TEXT))
         self.assertEqual(report["scored"], count)
         # Keys and values in f16 move single logits by 2^-11; the mean of many moves by much less.

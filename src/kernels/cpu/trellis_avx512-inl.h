@@ -221,7 +221,7 @@ inline void decode_block(const TrellisView& w, const Decoder<kBits>& decoder, ui
 
 // Tokens [begin, end), at most kTokensAtOnce of them, with kPanels panels: each tile is decoded once and multiplied
 // with all. Two panels share the loads of activations, of which one alone would need more than there is time for.
-constexpr uint64_t kTokensAtOnce = 192;  // their sums and 4 KiB of activations stay in the first-level cache
+constexpr uint64_t kTokensAtOnce = 128;  // their sums and 4 KiB of activations stay in the first-level cache
 
 template <unsigned kBits, unsigned kPanels>
 inline void many_tokens(const MatmulArgs& args, const TrellisView& w, const Decoder<kBits>& decoder, const Steps& steps,
