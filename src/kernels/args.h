@@ -22,7 +22,8 @@ struct GemvArgs {
 };
 using GemvFn = void (*)(const GemvArgs&) noexcept;
 
-/// Activations of n tokens in int8, quantised in blocks of 32: value = q * scale of token and block.
+/// Activations of n tokens in int8, quantised in blocks of 32: value = q * scale of token and block. Scales are powers
+/// of two or 0.
 struct Q8Tokens {
   const int8_t* q;        // [blocks, n_tokens, 32], zero past the last column
   const float* scale;     // [blocks, n_tokens]
@@ -87,11 +88,11 @@ struct AttendArgs {
 };
 using AttendFn = void (*)(const AttendArgs&) noexcept;
 
-/// A block whose largest |x| is below this quantises to zero: 127 / max|x| must stay finite.
+/// A block whose largest |x| is below this quantises to zero: the inverse of its scale must stay finite.
 inline constexpr float kQuantizeFloor = 0x1p-100f;
 
-/// One token's part of Q8Tokens: scale = max|x| / 127 in each block of 32; q rounds to nearest even. Blocks lie
-/// `stride` tokens apart.
+/// One token's part of Q8Tokens: in each block of 32 the scale is the least power of two not below max|x| / 127; q
+/// rounds to nearest even. Blocks lie `stride` tokens apart.
 struct QuantizeArgs {
   const float* x;  // [cols]
   uint64_t cols;

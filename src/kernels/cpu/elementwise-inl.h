@@ -58,6 +58,18 @@ inline void swiglu(const SwigluArgs& args) {
   }
 }
 
+// The least power of two not below largest / 127; 0 below the floor.
+inline float power_of_two_scale(float largest) {
+  if (largest < kQuantizeFloor) return 0;
+  const float scale = largest / 127.0f;
+  uint32_t bits;
+  __builtin_memcpy(&bits, &scale, 4);
+  bits = (bits + 0x7fffff) & 0x7f800000;
+  float rounded;
+  __builtin_memcpy(&rounded, &bits, 4);
+  return rounded;
+}
+
 inline void quantize(const QuantizeArgs& args) {
   for (uint64_t begin = 0; begin < args.cols; begin += 32) {
     V x[32 / kV];
@@ -67,14 +79,13 @@ inline void quantize(const QuantizeArgs& args) {
       x[v] = at + kV <= args.cols ? load(args.x + at) : at < args.cols ? load(args.x + at, args.cols - at) : zero();
       top = max(top, abs(x[v]));
     }
-    float m = largest(top);
-    if (m < kQuantizeFloor) m = 0;
-    const float inverse = m > 0 ? 127.0f / m : 0.0f;
+    const float scale = power_of_two_scale(largest(top));
+    const float inverse = scale > 0 ? 1 / scale : 0.0f;
     int32_t total = 0;
     const uint64_t block = begin / 32 * args.stride;
     int8_t* q = args.q + 32 * block;
     for (uint64_t v = 0; v < 32 / kV; ++v) total += store_int8(q + v * kV, mul(x[v], set1(inverse)));
-    args.scale[block] = m / 127.0f;
+    args.scale[block] = scale;
     args.offset[block] = -128 * total;
   }
 }

@@ -113,9 +113,13 @@ void quantize_q8__ref(const QuantizeArgs& args) noexcept {
     const uint64_t end = std::min(begin + 32, args.cols);
     float largest = 0;
     for (uint64_t c = begin; c < end; ++c) largest = std::max(largest, std::abs(args.x[c]));
-    if (largest < kQuantizeFloor) largest = 0;
-    const float scale = largest / 127.0f;
-    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    float scale = 0;
+    if (largest >= kQuantizeFloor) {
+      int exponent;
+      const float mantissa = std::frexp(largest / 127.0f, &exponent);  // in [1/2, 1)
+      scale = std::ldexp(1.0f, mantissa == 0.5f ? exponent - 1 : exponent);
+    }
+    const float inverse = scale > 0 ? 1 / scale : 0.0f;
     int32_t sum = 0;
     for (uint64_t c = begin; c < begin + 32; ++c) {
       const float rounded = c < end ? std::nearbyint(args.x[c] * inverse) : 0.0f;
