@@ -47,6 +47,12 @@ nlohmann::ordered_json to_json(const BenchReport& r) {
                                  {"weight_bytes", r.model.weight_bytes}, {"threads", r.model.threads},
                                  {"load_seconds", r.load_seconds},       {"read_bandwidth", r.read_bandwidth},
                                  {"resident_bytes", r.resident_bytes}};
+  json["device"] = r.model.device;
+  json["bandwidth_kind"] = r.bandwidth_kind;
+  if (!r.fusion.empty()) {
+    json["fusion"] = r.fusion;
+    json["launches_per_token"] = r.launches_per_token;
+  }
   json["prompts"] = json["generation"] = nlohmann::ordered_json::array();
   for (const PromptSpeed& p : r.prompts)
     json["prompts"].push_back({{"tokens", p.tokens}, {"tokens_per_second", p.tokens_per_second}});
@@ -84,14 +90,16 @@ void print(const BenchReport& r, const nlohmann::json& earlier) {
   fmt::print("{:<24}{}, {:.2f} G parameters, {} of weights, {} threads\n", "model", r.model.architecture,
              static_cast<double>(r.model.parameters) / 1e9, human_bytes(r.model.weight_bytes), r.model.threads);
   fmt::print("{:<24}{:.2f} s\n", "load", r.load_seconds);
-  fmt::print("{:<24}{:.1f} GB/s\n", "memory reads", r.read_bandwidth / 1e9);
+  fmt::print("{:<24}{}\n", "device", r.model.device);
+  if (!r.fusion.empty()) fmt::print("{:<24}{}, {} launches a token\n", "fusion", r.fusion, r.launches_per_token);
+  fmt::print("{:<24}{:.1f} GB/s\n", "memory " + r.bandwidth_kind, r.read_bandwidth / 1e9);
   for (const PromptSpeed& p : r.prompts)
     fmt::print("{:<24}{:.1f} tokens/s{}\n", fmt::format("prompt of {}", p.tokens), p.tokens_per_second,
                against(earlier, "prompts", "tokens", p.tokens, p.tokens_per_second));
   for (const GenerationSpeed& g : r.generation)
-    fmt::print("{:<24}{:.2f} tokens/s, {} each, {:.1f} GB/s: {:.0f}% of memory reads{}\n",
+    fmt::print("{:<24}{:.2f} tokens/s, {} each, {:.1f} GB/s: {:.0f}% of memory {}{}\n",
                fmt::format("generation at {}", g.context), g.tokens_per_second,
-               human_bytes(g.weight_bytes + g.kv_bytes), g.bytes_per_second / 1e9, 100 * g.fraction,
+               human_bytes(g.weight_bytes + g.kv_bytes), g.bytes_per_second / 1e9, 100 * g.fraction, r.bandwidth_kind,
                against(earlier, "generation", "context", g.context, g.tokens_per_second));
   if (r.resident_bytes) fmt::print("{:<24}{}\n", "resident memory", human_bytes(r.resident_bytes));
 }
@@ -154,6 +162,7 @@ void add_bench(CLI::App& command) {
   command.add_option("--rounds", o->bench.rounds, "Rounds; the median counts [5]");
   command.add_option("--kv", o->bench.kv, "Cache of keys and values: f16, int8 or f32 [f16]");
   command.add_option("--threads", o->bench.threads, "Threads; 0: one for each core [0]");
+  add_device_options(command, o->bench.device, o->bench.fusion);
   command.add_option("--compare", o->compare, "Output of an earlier --json to compare with");
   command.add_flag("--json", o->json, "Print as JSON");
   command.footer(

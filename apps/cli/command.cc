@@ -54,6 +54,13 @@ std::string human_bytes(uint64_t bytes) {
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, units[unit]);
 }
 
+void add_device_options(CLI::App& command, std::string& device, std::string& fusion) {
+  command.add_option("--device", device, "Where the model runs: cpu or cuda [cpu]");
+  command.add_option("--fusion", fusion,
+                     "cuda: kernels of a token launched one by one (none), as a graph, a layer at a time (layer) or all "
+                     "as one (token) [token]");
+}
+
 void print_json(const nlohmann::ordered_json& json) { fmt::print("{}\n", json.dump(2)); }
 
 }  // namespace upg::cli

@@ -49,6 +49,9 @@ class ProgressBar {
   bool shown_ = false;
 };
 
+/// --device and --fusion.
+void add_device_options(CLI::App& command, std::string& device, std::string& fusion);
+
 /// "19.4 MB", decimal.
 std::string human_bytes(uint64_t bytes);
 

@@ -122,6 +122,7 @@ void add_run(CLI::App& command) {
   command.add_flag("--float-activations", o->session.float_activations,
                    "Exact products with compressed weights, slower");
   command.add_option("--threads", o->engine.threads, "Threads; 0: one for each core [0]");
+  add_device_options(command, o->engine.device, o->engine.fusion);
   command.add_flag("--json", o->json, "Print text and statistics as JSON, at the end");
   command.footer(
       "Examples:\n"

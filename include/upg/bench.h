@@ -20,6 +20,8 @@ struct BenchOptions {
   unsigned rounds = 5;                           // medians are over rounds
   std::string kv = "f16";
   Progress progress;
+  std::string device = "cpu";  // as EngineOptions
+  std::string fusion;
 };
 
 struct PromptSpeed {
@@ -39,10 +41,13 @@ struct GenerationSpeed {
 struct BenchReport {
   ModelInfo model;
   double load_seconds = 0;    // Engine::open, with the file as it was in the page cache
-  double read_bandwidth = 0;  // bytes a second, all threads, memory that no cache holds
+  double read_bandwidth = 0;  // bytes a second of the memory that weights are in, which no cache holds
+  std::string bandwidth_kind;  // "reads" by all threads, or "copies", read and written bytes both counted
   std::vector<PromptSpeed> prompts;
   std::vector<GenerationSpeed> generation;
-  uint64_t resident_bytes = 0;  // of the process with weights and caches, at the longest context; 0: not known
+  uint64_t resident_bytes = 0;  // on the device, with weights and caches, at the longest context; 0: not known
+  std::string fusion;           // cuda: how a token's kernels were launched
+  uint64_t launches_per_token = 0;
 };
 
 /// Runs the model of `path` on random tokens; needs no tokenizer. Throws Error.

@@ -22,8 +22,10 @@
 namespace upg {
 
 struct EngineOptions {
-  unsigned threads = 0;  // 0: one for each physical core the process may use
-  Progress progress{};   // of reading a file that is not in memory yet
+  unsigned threads = 0;        // 0: one for each physical core the process may use
+  Progress progress{};         // of reading a file that is not in memory yet, and of copying it to a device
+  std::string device = "cpu";  // "cpu" or "cuda"
+  std::string fusion{};        // cuda: "none", "graph", "layer" or "token"; empty: the fastest
 };
 
 struct SamplingOptions {
@@ -64,6 +66,7 @@ struct ModelInfo {
   uint64_t vocab_size = 0;
   uint64_t max_context = 0;
   unsigned threads = 0;
+  std::string device;  // "CPU, 8 threads", "NVIDIA H200"
 };
 
 class Engine {

@@ -1,15 +1,13 @@
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
-#include <cstring>
 #include <map>
-#include <optional>
+#include <memory>
 #include <random>
 
 #include "base/error.h"
-#include "bench/bandwidth.h"
 #include "bench/median.h"
 #include "engine/engine_impl.h"
+#include "model/decoder.h"
 #include "upg/bench.h"
 
 namespace upg {
@@ -21,31 +19,17 @@ constexpr uint64_t kChunk = 512;  // tokens of a prompt processed together, as S
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Adds up the stored bytes of the matrices that a token multiplies with.
-class ByteCounter final : public WeightHook {
- public:
-  explicit ByteCounter(const Weights& weights) {
-    for (const WeightInfo& weight : weights.list()) bytes_of_[weight.name] = weight.stored_bytes;
-  }
-  const Linear* before(const Linear& linear, const float* x, uint64_t) override {
-    if (x != nullptr) total += bytes_of_.at(linear.name());
-    return &linear;
-  }
-  uint64_t total = 0;
-
- private:
-  std::map<std::string, uint64_t> bytes_of_;
-};
-
-uint64_t resident_bytes() {
-  std::FILE* status = std::fopen("/proc/self/status", "r");
-  if (!status) return 0;
-  char line[256];
-  unsigned long long kib = 0;
-  while (std::fgets(line, sizeof line, status))
-    if (std::sscanf(line, "VmRSS: %llu", &kib) == 1) break;
-  std::fclose(status);
-  return kib * 1024;
+// Stored bytes of the matrices that a token multiplies with.
+uint64_t weight_bytes_per_token(const Engine::Impl& engine) {
+  std::map<std::string, uint64_t> bytes_of;
+  for (const WeightInfo& weight : engine.weights.list()) bytes_of[weight.name] = weight.stored_bytes;
+  const Decoder* decoder = engine.model->decoder();
+  UPG_CHECK(decoder != nullptr);
+  uint64_t total = bytes_of.at(decoder->head.name());
+  for (const DecoderLayer& layer : decoder->layers)
+    for (const Linear* linear : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down})
+      total += bytes_of.at(linear->name());
+  return total;
 }
 
 class ModelBench {
@@ -57,20 +41,17 @@ class ModelBench {
     const uint64_t context =
         options.contexts.empty() ? 0 : *std::max_element(options.contexts.begin(), options.contexts.end());
     capacity_ = std::max(prompt, context + options.tokens + 1);
-    cache_.emplace(engine.model->shape().kv, capacity_, find_kv_type(options.kv));
+    timeline_ = engine.device->timeline(capacity_, find_kv_type(options.kv), Activations::kQuantized);
+    weight_bytes_ = weight_bytes_per_token(engine);
     total_steps_ = 1 + options.rounds * (options.prompts.size() + options.contexts.size());
   }
 
-  // Tokens whose time does not count. The one maps all weights and shows which of them a token reads; the prompt, as
-  // llama-bench runs one, fills the memory to work in.
+  // Tokens whose time does not count: the one maps all weights; the prompt, as llama-bench runs one, fills the memory to
+  // work in.
   void warm_up() {
-    ByteCounter counter(engine_.weights);
-    engine_.context.hook = &counter;
-    cache_->set_length(0);
+    timeline_->set_length(0);
     forward(1, true);
-    engine_.context.hook = nullptr;
-    weight_bytes_ = counter.total;
-    cache_->set_length(0);
+    timeline_->set_length(0);
     if (!options_.prompts.empty()) forward(std::min<uint64_t>(kChunk, options_.prompts[0]), true);
     step("warming up");
   }
@@ -79,7 +60,7 @@ class ModelBench {
     for (uint64_t n : options_.prompts) {
       std::vector<double> speeds;
       for (unsigned round = 0; round < options_.rounds; ++round) {
-        cache_->set_length(0);
+        timeline_->set_length(0);
         const auto start = Clock::now();
         for (uint64_t at = 0; at < n; at += kChunk) forward(std::min(kChunk, n - at), at + kChunk >= n);
         speeds.push_back(static_cast<double>(n) / seconds_since(start));
@@ -92,28 +73,29 @@ class ModelBench {
   void generation(BenchReport& report) {
     const uint64_t longest =
         options_.contexts.empty() ? 0 : *std::max_element(options_.contexts.begin(), options_.contexts.end());
-    fill(longest);
+    timeline_->fill(longest);
     std::vector<double> bandwidths;
     {
-      const ReadBandwidth bandwidth;
+      Device& device = *engine_.device;
       for (uint64_t context : options_.contexts) {
         std::vector<double> speeds, fractions;
         GenerationSpeed result;
         result.context = context;
         result.weight_bytes = weight_bytes_;
-        result.kv_bytes = cache_->bytes_per_position() * context;
+        result.kv_bytes = timeline_->bytes_per_position() * context;
         const auto bytes = static_cast<double>(result.weight_bytes + result.kv_bytes);
         for (unsigned round = 0; round < options_.rounds; ++round) {
           // Half of the passes before and half after the tokens: the machine drifts.
-          double limit = bandwidth.measure(engine_.context.pool) + bandwidth.measure(engine_.context.pool);
+          double limit = device.measure_bandwidth() + device.measure_bandwidth();
           std::vector<double> tokens;
-          cache_->set_length(context);
+          timeline_->set_length(context);
+          int32_t token = 0;
           for (uint64_t i = 0; i < options_.tokens; ++i) {
             const auto start = Clock::now();
-            forward(1, true);
+            token = timeline_->forward_greedy(token);
             tokens.push_back(1 / seconds_since(start));
           }
-          limit += bandwidth.measure(engine_.context.pool) + bandwidth.measure(engine_.context.pool);
+          limit += device.measure_bandwidth() + device.measure_bandwidth();
           bandwidths.push_back(limit / 4);
           speeds.push_back(median(tokens));
           fractions.push_back(speeds.back() * bytes / bandwidths.back());
@@ -126,7 +108,10 @@ class ModelBench {
       }
       report.read_bandwidth = median(bandwidths);
     }
-    report.resident_bytes = resident_bytes();
+    report.resident_bytes = engine_.device->memory_bytes();
+    const DeviceReport device = engine_.device->report();
+    report.fusion = device.fusion;
+    report.launches_per_token = device.launches_per_token;
   }
 
  private:
@@ -134,21 +119,7 @@ class ModelBench {
   void forward(uint64_t n, bool logits) {
     tokens_.resize(n);
     for (int32_t& token : tokens_) token = static_cast<int32_t>(random_() % engine_.info.vocab_size);
-    engine_.model->forward(engine_.context, tokens_, Activations::kQuantized, *cache_,
-                           logits ? LogitsRange{n - 1, n} : LogitsRange{}, logits_.data());
-  }
-
-  // Keys and values that no prompt put there: speed does not depend on them, but on their being in memory.
-  void fill(uint64_t positions) {
-    const KvShape& shape = engine_.model->shape().kv;
-    std::normal_distribution<float> normal;
-    std::vector<float> vector(shape.head_dim);
-    for (float& x : vector) x = normal(random_);
-    engine_.context.pool.split(shape.layers * shape.heads, 1, [&](uint64_t begin, uint64_t end, unsigned) {
-      for (uint64_t i = begin; i < end; ++i)
-        for (uint64_t p = 0; p < positions; ++p)
-          cache_->store(i / shape.heads, i % shape.heads, p, vector.data(), vector.data());
-    });
+    timeline_->forward(tokens_, logits ? LogitsRange{n - 1, n} : LogitsRange{}, logits_.data());
   }
 
   void step(std::string_view stage) {
@@ -158,7 +129,7 @@ class ModelBench {
 
   Engine::Impl& engine_;
   const BenchOptions& options_;
-  std::optional<KvCache> cache_;
+  std::unique_ptr<Timeline> timeline_;
   std::vector<float> logits_;
   std::vector<int32_t> tokens_;
   std::mt19937 random_;
@@ -174,9 +145,10 @@ BenchReport bench_model(const std::string& path, const BenchOptions& options) {
     if (n == 0) fail(ErrorCode::kInvalidArgument, "a prompt of 0 tokens cannot be timed");
   BenchReport report;
   const auto start = Clock::now();
-  const auto engine = Engine::open(path, {options.threads, options.progress});
+  const auto engine = Engine::open(path, {options.threads, options.progress, options.device, options.fusion});
   report.load_seconds = seconds_since(start);
   report.model = engine->info();
+  report.bandwidth_kind = engine->impl().device->bandwidth_kind();
   BenchOptions possible = options;
   const uint64_t limit = report.model.max_context;
   if (limit <= options.tokens + 1)

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "engine/device_table.h"
 #include "engine/engine_impl.h"
 #include "format/json.h"
 #include "kernels/kernel.h"
@@ -42,9 +43,10 @@ void read_end_tokens(const std::string& text, const std::string& where, uint64_t
 }  // namespace
 
 Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
-    : weights(path),
+    : weights((find_device(options.device), path)),
       context((kernels::check_forced_kernels(), options.threads)),
-      model((weights.read_ahead(options.progress), load_model(weights))) {
+      model((weights.read_ahead(options.progress), load_model(weights))),
+      device(find_device(options.device).open(*model, context, options)) {
   const ModelTexts& texts = weights.texts();
   info.architecture = ConfigReader(texts.config, path + ": config.json").architecture();
   for (const WeightInfo& weight : weights.list()) {
@@ -56,6 +58,7 @@ Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
   info.vocab_size = model->shape().vocab_size;
   info.max_context = model->shape().max_context;
   info.threads = context.pool.size();
+  info.device = device->description();
   read_generation_config(texts.generation_config, path, *this);
   read_end_tokens(texts.generation_config, path + ": generation_config.json", info.vocab_size, end_tokens);
   if (end_tokens.empty()) read_end_tokens(texts.config, path + ": config.json", info.vocab_size, end_tokens);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/model.h"
+#include "model/timeline.h"
 #include "model/weights.h"
 #include "ops/linear.h"
 #include "text/tokenizer.h"
@@ -20,6 +21,7 @@ struct Engine::Impl {
   Weights weights;
   OpContext context;
   std::unique_ptr<Model> model;
+  std::unique_ptr<Device> device;
   std::unique_ptr<Tokenizer> tokenizer;  // nullptr where the model has none
   ModelInfo info;
   SamplingOptions sampling;

@@ -30,14 +30,15 @@ uint64_t choose_context(const Engine& engine, const SessionOptions& options) {
 struct Session::Impl {
   Impl(std::shared_ptr<Engine> e, const SessionOptions& options)
       : engine(std::move(e)),
-        cache(engine->impl().model->shape().kv, choose_context(*engine, options), find_kv_type(options.kv)),
-        activations(options.float_activations ? Activations::kFloat : Activations::kQuantized) {}
+        timeline(engine->impl().device->timeline(
+            choose_context(*engine, options), find_kv_type(options.kv),
+            options.float_activations ? Activations::kFloat : Activations::kQuantized)) {}
 
   void check(std::span<const int32_t> tokens) const {
     if (tokens.empty()) fail(ErrorCode::kInvalidArgument, "no tokens to process: the prompt is empty");
-    if (tokens.size() > cache.capacity() - cache.length())
+    if (tokens.size() > timeline->capacity() - timeline->length())
       fail(ErrorCode::kInvalidArgument, "{} tokens do not fit: the context holds {} and {} are in use", tokens.size(),
-           cache.capacity(), cache.length());
+           timeline->capacity(), timeline->length());
     for (int32_t token : tokens)
       if (token < 0 || static_cast<uint64_t>(token) >= engine->info().vocab_size)
         fail(ErrorCode::kInvalidArgument, "token id {} is outside the vocabulary of {}", token,
@@ -45,14 +46,12 @@ struct Session::Impl {
   }
 
   void forward(std::span<const int32_t> tokens, LogitsRange range) {
-    Engine::Impl& e = engine->impl();
-    logits.resize((range.end - range.begin) * e.info.vocab_size);
-    e.model->forward(e.context, tokens, activations, cache, range, logits.data());
+    logits.resize((range.end - range.begin) * engine->info().vocab_size);
+    timeline->forward(tokens, range, logits.data());
   }
 
   std::shared_ptr<Engine> engine;
-  KvCache cache;
-  Activations activations;
+  std::unique_ptr<Timeline> timeline;
   std::vector<float> logits;
 };
 
@@ -61,14 +60,14 @@ Session::Session(std::shared_ptr<Engine> engine, const SessionOptions& options)
 Session::~Session() = default;
 Session::Session(Session&&) noexcept = default;
 
-uint64_t Session::context() const { return impl_->cache.capacity(); }
-uint64_t Session::length() const { return impl_->cache.length(); }
+uint64_t Session::context() const { return impl_->timeline->capacity(); }
+uint64_t Session::length() const { return impl_->timeline->length(); }
 
 void Session::rewind(uint64_t length) {
-  if (length > impl_->cache.length())
+  if (length > impl_->timeline->length())
     fail(ErrorCode::kInvalidArgument, "cannot rewind to position {}: the session holds {}", length,
-         impl_->cache.length());
-  impl_->cache.set_length(length);
+         impl_->timeline->length());
+  impl_->timeline->set_length(length);
 }
 
 std::span<const float> Session::feed(std::span<const int32_t> tokens) {

@@ -26,9 +26,15 @@ struct LogitsRange {
   uint64_t end = 0;
 };
 
+struct Decoder;  // decoder.h
+
 class Model {
  public:
   virtual ~Model() = default;
+
+  /// The model as data, for devices that run it in their own way; nullptr where an architecture does not fit in it.
+  virtual const Decoder* decoder() const { return nullptr; }
+
 
   const ModelShape& shape() const { return shape_; }
 

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "model/blocks/attention.h"
+#include "model/decoder.h"
 #include "ops/elementwise.h"
 
 namespace upg {
@@ -50,69 +50,73 @@ Config read_config(const ConfigReader& json) {
   return c;
 }
 
-struct Layer {
-  std::vector<float> attention_norm, mlp_norm;
-  Linear qkv, output, gate_up, down;
-};
+Decoder read_decoder(const Config& c, Weights& weights) {
+  Decoder d;
+  d.hidden = c.hidden;
+  d.intermediate = c.intermediate;
+  d.vocab = c.vocab;
+  d.max_context = c.max_context;
+  d.attention = c.attention;
+  d.rope = Rope(c.rotary_dim, c.rope_base);
+  d.epsilon = c.epsilon;
+  const uint64_t query_width = c.attention.heads * c.attention.head_dim;
+  const uint64_t qkv_width = query_width + 2 * c.attention.kv_heads * c.attention.head_dim;
+  d.embedding = weights.linear("model.embed_tokens.weight", c.vocab, c.hidden);
+  for (uint64_t i = 0; i < c.layers; ++i) {
+    const std::string prefix = "model.layers." + std::to_string(i) + ".";
+    DecoderLayer& layer = d.layers.emplace_back();
+    layer.attention_norm = weights.vector(prefix + "input_layernorm.weight", c.hidden);
+    layer.qkv = weights.linear(prefix + "self_attn.qkv_proj.weight", qkv_width, c.hidden);
+    layer.output = weights.linear(prefix + "self_attn.o_proj.weight", c.hidden, query_width, true);
+    layer.mlp_norm = weights.vector(prefix + "post_attention_layernorm.weight", c.hidden);
+    layer.gate_up = weights.linear(prefix + "mlp.gate_up_proj.weight", 2 * c.intermediate, c.hidden);
+    layer.down = weights.linear(prefix + "mlp.down_proj.weight", c.hidden, c.intermediate, true);
+  }
+  d.norm = weights.vector("model.norm.weight", c.hidden);
+  d.head = c.tied ? d.embedding : weights.linear("lm_head.weight", c.vocab, c.hidden);
+  return d;
+}
 
 class Phi3 final : public Model {
  public:
-  Phi3(const Config& config, Weights& weights) : c_(config), rope_(config.rotary_dim, config.rope_base) {
-    shape_ = {c_.vocab, c_.hidden, c_.max_context, {c_.layers, c_.attention.kv_heads, c_.attention.head_dim}};
-    const uint64_t query_width = c_.attention.heads * c_.attention.head_dim;
-    const uint64_t qkv_width = query_width + 2 * c_.attention.kv_heads * c_.attention.head_dim;
-    embedding_ = weights.linear("model.embed_tokens.weight", c_.vocab, c_.hidden);
-    for (uint64_t i = 0; i < c_.layers; ++i) {
-      const std::string prefix = "model.layers." + std::to_string(i) + ".";
-      Layer& layer = layers_.emplace_back();
-      layer.attention_norm = weights.vector(prefix + "input_layernorm.weight", c_.hidden);
-      layer.qkv = weights.linear(prefix + "self_attn.qkv_proj.weight", qkv_width, c_.hidden);
-      layer.output = weights.linear(prefix + "self_attn.o_proj.weight", c_.hidden, query_width, true);
-      layer.mlp_norm = weights.vector(prefix + "post_attention_layernorm.weight", c_.hidden);
-      layer.gate_up = weights.linear(prefix + "mlp.gate_up_proj.weight", 2 * c_.intermediate, c_.hidden);
-      layer.down = weights.linear(prefix + "mlp.down_proj.weight", c_.hidden, c_.intermediate, true);
-    }
-    norm_ = weights.vector("model.norm.weight", c_.hidden);
-    head_ = c_.tied ? embedding_ : weights.linear("lm_head.weight", c_.vocab, c_.hidden);
+  Phi3(const Config& config, Weights& weights) : d_(read_decoder(config, weights)) {
+    shape_ = {d_.vocab, d_.hidden, d_.max_context, {config.layers, d_.attention.kv_heads, d_.attention.head_dim}};
   }
 
+  const Decoder* decoder() const override { return &d_; }
+
   void embed(OpContext& context, std::span<const int32_t> tokens, float* x) override {
-    embedding_.lookup(context, tokens, x);
+    d_.embedding.lookup(context, tokens, x);
   }
 
   void layer(OpContext& context, uint64_t index, uint64_t n, Activations activations, KvCache& cache,
              float* x) override {
-    const Layer& layer = layers_[index];
-    h_.resize(n * std::max(c_.hidden, c_.intermediate));
-    wide_.resize(n * std::max(layer.qkv.rows(), 2 * c_.intermediate));
-    mixed_.resize(n * std::max(c_.hidden, layer.output.cols()));
+    const DecoderLayer& layer = d_.layers[index];
+    h_.resize(n * std::max(d_.hidden, d_.intermediate));
+    wide_.resize(n * std::max(layer.qkv.rows(), 2 * d_.intermediate));
+    mixed_.resize(n * std::max(d_.hidden, layer.output.cols()));
 
-    rms_norm(context, x, layer.attention_norm, c_.epsilon, n, h_.data());
+    rms_norm(context, x, layer.attention_norm, d_.epsilon, n, h_.data());
     layer.qkv.apply(context, h_.data(), n, activations, wide_.data());
-    causal_attention(context, c_.attention, rope_, index, wide_.data(), n, cache, mixed_.data());
+    causal_attention(context, d_.attention, d_.rope, index, wide_.data(), n, cache, mixed_.data());
     layer.output.apply(context, mixed_.data(), n, activations, h_.data());
-    add_to(context, x, h_.data(), n * c_.hidden);
+    add_to(context, x, h_.data(), n * d_.hidden);
 
-    rms_norm(context, x, layer.mlp_norm, c_.epsilon, n, h_.data());
+    rms_norm(context, x, layer.mlp_norm, d_.epsilon, n, h_.data());
     layer.gate_up.apply(context, h_.data(), n, activations, wide_.data());
-    swiglu(context, wide_.data(), n, c_.intermediate, h_.data());
+    swiglu(context, wide_.data(), n, d_.intermediate, h_.data());
     layer.down.apply(context, h_.data(), n, activations, mixed_.data());
-    add_to(context, x, mixed_.data(), n * c_.hidden);
+    add_to(context, x, mixed_.data(), n * d_.hidden);
   }
 
   void head(OpContext& context, uint64_t n, Activations activations, const float* x, float* logits) override {
-    h_.resize(n * c_.hidden);
-    rms_norm(context, x, norm_, c_.epsilon, n, h_.data());
-    head_.apply(context, h_.data(), n, activations, logits);
+    h_.resize(n * d_.hidden);
+    rms_norm(context, x, d_.norm, d_.epsilon, n, h_.data());
+    d_.head.apply(context, h_.data(), n, activations, logits);
   }
 
  private:
-  Config c_;
-  Rope rope_;
-  Linear embedding_;
-  std::vector<Layer> layers_;
-  std::vector<float> norm_;
-  Linear head_;
+  Decoder d_;
   std::vector<float> h_, wide_, mixed_;  // normed or hidden, projections, mixed heads
 };
 

@@ -1,4 +1,4 @@
-#include "bench/bandwidth.h"
+#include "base/bandwidth.h"
 
 #include <chrono>
 #include <cstring>

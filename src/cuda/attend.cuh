@@ -1,0 +1,290 @@
+// The attention stage of one token: rotary positions, the cache's new entry, and softmax over all positions, split over
+// blocks so that every multiprocessor reads. (Dao et al. 2023, "Flash-Decoding".)
+#pragma once
+
+#include "cuda/product.cuh"
+
+namespace upg::cuda {
+
+constexpr unsigned kLanesPerPosition = 16;
+constexpr unsigned kLaneDims = 8;  // so heads have at most 128 dimensions
+constexpr unsigned kMaxHeadDim = kLanesPerPosition * kLaneDims;
+constexpr unsigned kMergeWarps = kWarps / 2;
+/// Floats of scratch that attention needs.
+constexpr unsigned kAttendScratch = (kHeadGroup + 2) * kMaxHeadDim + kMergeWarps * kHeadGroup * (kMaxHeadDim + 2);
+
+struct F16Cache {
+  static __device__ void load(const void* base, uint64_t vector, uint32_t dim, uint32_t at, float (&out)[kLaneDims]) {
+    const uint4 raw = __ldcg(reinterpret_cast<const uint4*>(static_cast<const __half*>(base) + vector * dim + at));
+    const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words[i]));
+      out[2 * i] = pair.x;
+      out[2 * i + 1] = pair.y;
+    }
+  }
+};
+struct Int8Cache {
+  static __device__ void load(const void* base, uint64_t vector, uint32_t dim, uint32_t at, float (&out)[kLaneDims]) {
+    const uint2 raw = __ldcg(reinterpret_cast<const uint2*>(static_cast<const int8_t*>(base) + vector * dim + at));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      out[i] = static_cast<float>(static_cast<int8_t>(raw.x >> (8 * i)));
+      out[4 + i] = static_cast<float>(static_cast<int8_t>(raw.y >> (8 * i)));
+    }
+  }
+};
+
+// One warp writes a key or a value [head_dim] of the position.
+__device__ inline void store_vector(const Stage& s, void* cache, float* scales, uint64_t vector, const float* x) {
+  const uint32_t lane = threadIdx.x % 32;
+  if (!s.int8_cache) {
+    for (uint32_t i = lane; i < s.head_dim; i += 32)
+      static_cast<__half*>(cache)[vector * s.head_dim + i] = __float2half_rn(x[i]);
+    return;
+  }
+  float largest = 0;
+  for (uint32_t i = lane; i < s.head_dim; i += 32) largest = fmaxf(largest, fabsf(x[i]));
+  largest = warp_max(largest);
+  const bool zero = !(largest >= 0x1p-100f);
+  const float inverse = zero ? 0.0f : __fdiv_rn(127.0f, largest);
+  for (uint32_t i = lane; i < s.head_dim; i += 32)
+    static_cast<int8_t*>(cache)[vector * s.head_dim + i] = static_cast<int8_t>(__float2int_rn(x[i] * inverse));
+  if (lane == 0) scales[vector] = zero ? 0.0f : __fdiv_rn(largest, 127.0f);
+}
+
+// Element i of a head after the rotation; `head` is its place in the vector of queries, keys and values.
+__device__ inline float turned_element(const Stage& s, const float* angles, uint32_t head, uint32_t i) {
+  const float x = load_parts(s.in, head + i);
+  const uint32_t half = s.rotary_dim / 2;
+  if (i >= s.rotary_dim) return x;
+  const uint32_t j = i < half ? i : i - half;
+  const float c = __ldg(angles + j), sine = __ldg(angles + half + j);
+  const float other = load_parts(s.in, head + (i < half ? i + half : j));
+  return i < half ? x * c - other * sine : x * c + other * sine;
+}
+
+// out[g] of a group of heads: acc / total of the warps' or blocks' shares, each with its own maximum.
+// `shares` [n][kHeadGroup][stride]: maximum, total, then head_dim accumulated values.
+template <typename Load>
+__device__ inline float merged(uint32_t n, uint32_t i, Load share) {
+  float top = -INFINITY;
+#pragma unroll 1
+  for (uint32_t k = 0; k < n; ++k) top = fmaxf(top, share(k, 0));
+  float total = 0, value = 0;
+#pragma unroll 1
+  for (uint32_t k = 0; k < n; ++k) {
+    const float weight = exp2f(share(k, 0) - top);
+    total += weight * share(k, 1);
+    value += weight * share(k, 2 + i);
+  }
+  return value / total;
+}
+
+template <typename Cache>
+__device__ inline void attend_positions(const Stage& s, uint64_t first_vector, uint32_t begin, uint32_t end,
+                                        const float* q, float* shares) {
+  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const uint32_t at = lane % kLanesPerPosition * kLaneDims;
+  const bool inside = at < s.head_dim;
+  const float to_log2 = 1.44269504f * rsqrtf(static_cast<float>(s.head_dim));
+  float qs[kHeadGroup][kLaneDims], acc[kHeadGroup][kLaneDims], top[kHeadGroup], total[kHeadGroup];
+#pragma unroll
+  for (unsigned g = 0; g < kHeadGroup; ++g) {
+    top[g] = -INFINITY;
+    total[g] = 0;
+#pragma unroll
+    for (unsigned i = 0; i < kLaneDims; ++i) {
+      qs[g][i] = inside ? q[g * s.head_dim + at + i] * to_log2 : 0.0f;
+      acc[g][i] = 0;
+    }
+  }
+  constexpr uint32_t kStride = kWarps * 32 / kLanesPerPosition;
+  const uint32_t mine = begin + warp * (32 / kLanesPerPosition) + lane / kLanesPerPosition;
+  // All lanes take part in each round: sums go across lanes.
+  for (uint32_t base = begin; base < end; base += kStride) {
+    const uint32_t p = mine + (base - begin);
+    const bool valid = p < end && inside;
+    float k[kLaneDims] = {}, v[kLaneDims] = {};
+    float k_scale = 1, v_scale = 1;
+    if (valid) {
+      Cache::load(s.keys, first_vector + p, s.head_dim, at, k);
+      Cache::load(s.values, first_vector + p, s.head_dim, at, v);
+      if (s.int8_cache) {
+        k_scale = __ldcg(s.key_scales + first_vector + p);
+        v_scale = __ldcg(s.value_scales + first_vector + p);
+      }
+    }
+    float score[kHeadGroup];
+#pragma unroll
+    for (unsigned g = 0; g < kHeadGroup; ++g) {
+      float dot = 0;
+#pragma unroll
+      for (unsigned i = 0; i < kLaneDims; ++i) dot = fmaf(qs[g][i], k[i], dot);
+      score[g] = dot;
+    }
+#pragma unroll
+    for (unsigned d = kLanesPerPosition / 2; d > 0; d /= 2)
+#pragma unroll
+      for (unsigned g = 0; g < kHeadGroup; ++g) score[g] += __shfl_xor_sync(0xffffffffu, score[g], d);
+    if (p >= end) continue;
+#pragma unroll
+    for (unsigned g = 0; g < kHeadGroup; ++g) {
+      const float x = score[g] * k_scale;
+      if (x > top[g]) {
+        const float shrink = exp2f(top[g] - x);
+        top[g] = x;
+        total[g] *= shrink;
+#pragma unroll
+        for (unsigned i = 0; i < kLaneDims; ++i) acc[g][i] *= shrink;
+      }
+      const float weight = exp2f(x - top[g]);
+      total[g] += weight;
+      const float scaled = weight * v_scale;
+#pragma unroll
+      for (unsigned i = 0; i < kLaneDims; ++i) acc[g][i] = fmaf(scaled, v[i], acc[g][i]);
+    }
+  }
+  __syncwarp();
+  // The positions of a warp's two halves, then the upper warps' into the lower ones', through shared memory.
+#pragma unroll
+  for (unsigned g = 0; g < kHeadGroup; ++g) {
+    const float other_top = __shfl_xor_sync(0xffffffffu, top[g], kLanesPerPosition);
+    const float new_top = fmaxf(top[g], other_top);
+    const float mine_weight = new_top == -INFINITY ? 0.0f : exp2f(top[g] - new_top);
+    top[g] = new_top;
+    total[g] *= mine_weight;
+    total[g] += __shfl_xor_sync(0xffffffffu, total[g], kLanesPerPosition);
+#pragma unroll
+    for (unsigned i = 0; i < kLaneDims; ++i) {
+      acc[g][i] *= mine_weight;
+      acc[g][i] += __shfl_xor_sync(0xffffffffu, acc[g][i], kLanesPerPosition);
+    }
+  }
+  const uint32_t stride = s.head_dim + 2;
+  const bool writes = lane < kLanesPerPosition && inside;
+  const uint32_t writers = (1u << (s.head_dim / kLaneDims)) - 1;
+#pragma unroll 1
+  for (unsigned round = 0; round < 2; ++round) {
+    if (warp / kMergeWarps == 1 - round && writes) {
+#pragma unroll
+      for (unsigned g = 0; g < kHeadGroup; ++g) {
+        float* share = shares + (warp % kMergeWarps * kHeadGroup + g) * stride;
+        if (round == 1) {
+          const float other_top = share[0];
+          const float new_top = fmaxf(top[g], other_top);
+          const float a = new_top == -INFINITY ? 0.0f : exp2f(top[g] - new_top);
+          const float b = new_top == -INFINITY ? 0.0f : exp2f(other_top - new_top);
+          top[g] = new_top;
+          total[g] = total[g] * a + share[1] * b;
+#pragma unroll
+          for (unsigned i = 0; i < kLaneDims; ++i) acc[g][i] = acc[g][i] * a + share[2 + at + i] * b;
+        }
+        __syncwarp(writers);
+        if (lane == 0) {
+          share[0] = top[g];
+          share[1] = total[g];
+        }
+#pragma unroll
+        for (unsigned i = 0; i < kLaneDims; ++i) share[2 + at + i] = acc[g][i];
+      }
+    }
+    __syncthreads();
+  }
+}
+
+/// How many blocks share one group of heads at this length.
+__device__ inline uint32_t positions_each(const Stage& s, uint32_t units, uint32_t n, uint32_t* splits) {
+  const uint32_t most = max(gridDim.x / units, 1u);
+  const uint32_t each = max((n + most - 1) / most, 64u);
+  *splits = (n + each - 1) / each;
+  return each;
+}
+
+__device__ inline void attend_stage(const Stage& s, uint32_t position, const Scratch& scratch) {
+  const uint32_t d = s.head_dim, group = s.heads / s.kv_heads;
+  const uint32_t chunks = (group + kHeadGroup - 1) / kHeadGroup;  // groups of query heads of one kv head
+  const uint32_t units = s.kv_heads * chunks;
+  const uint32_t first = s.window != 0 && position + 1 > s.window ? position + 1 - s.window : 0;
+  const uint32_t n = position + 1 - first;
+  uint32_t splits;
+  const uint32_t each = positions_each(s, units, n, &splits);
+  const uint32_t stride = d + 2;
+  float* q = scratch.sums;
+  float* fresh = q + kHeadGroup * kMaxHeadDim;  // key, then value
+  float* shares = fresh + 2 * kMaxHeadDim;
+  __shared__ uint32_t ticket;
+  const float* angles = s.angles + static_cast<uint64_t>(position) * s.rotary_dim;
+  for (uint32_t item = blockIdx.x; item < units * splits; item += gridDim.x) {
+    const uint32_t unit = item / splits, split = item % splits;
+    const uint32_t kv = unit / chunks, first_head = kv * group + unit % chunks * kHeadGroup;
+    const uint32_t heads = min(kHeadGroup, group - unit % chunks * kHeadGroup);
+    const uint32_t begin = first + split * each, end = min(begin + each, position + 1);
+    const uint64_t first_vector = static_cast<uint64_t>(kv) * s.capacity;
+    const bool owner = end == position + 1;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < kHeadGroup * d; i += kThreads)
+      q[i] = i / d < heads ? turned_element(s, angles, (first_head + i / d) * d, i % d) : 0.0f;
+    if (owner) {
+  #pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < 2 * d; i += kThreads) {
+        const uint32_t key = (s.heads + kv) * d;
+        fresh[i] = i < d ? turned_element(s, angles, key, i) : load_parts(s.in, key + s.kv_heads * d + i - d);
+      }
+    }
+    __syncthreads();
+    if (owner) {
+      // Each chunk of query heads writes the same bytes.
+      if (threadIdx.x / 32 == 0) store_vector(s, s.keys, s.key_scales, first_vector + position, fresh);
+      if (threadIdx.x / 32 == 1) store_vector(s, s.values, s.value_scales, first_vector + position, fresh + d);
+      __threadfence();
+      __syncthreads();
+    }
+    if (s.int8_cache) {
+      attend_positions<Int8Cache>(s, first_vector, begin, end, q, shares);
+    } else {
+      attend_positions<F16Cache>(s, first_vector, begin, end, q, shares);
+    }
+    float* partial = s.partial + static_cast<uint64_t>(item) * kHeadGroup * stride;
+    if (splits == 1) {
+  #pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < heads * d; i += kThreads)
+        __stcg(s.out + first_head * d + i, merged(kMergeWarps, i % d, [&](uint32_t k, uint32_t e) {
+                 return shares[(k * kHeadGroup + i / d) * stride + e];
+               }));
+    } else {
+  #pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < heads * stride; i += kThreads) {
+        const uint32_t g = i / stride, e = i % stride;
+        float top = -INFINITY, value = 0;
+#pragma unroll 1
+        for (uint32_t k = 0; k < kMergeWarps; ++k) top = fmaxf(top, shares[(k * kHeadGroup + g) * stride]);
+#pragma unroll 1
+        for (uint32_t k = 0; k < kMergeWarps && e > 0; ++k)
+          value += exp2f(shares[(k * kHeadGroup + g) * stride] - top) * shares[(k * kHeadGroup + g) * stride + e];
+        __stcg(partial + i, e == 0 ? top : value);
+      }
+      // The last block of a unit puts the shares together, in their order whoever is last.
+      __threadfence();
+      __syncthreads();
+      if (threadIdx.x == 0) {
+        ticket = atomicAdd(s.tickets + unit, 1u);
+        __threadfence();
+      }
+      __syncthreads();
+      if (ticket == splits - 1) {
+        if (threadIdx.x == 0) s.tickets[unit] = 0;
+        const float* all = s.partial + static_cast<uint64_t>(unit) * splits * kHeadGroup * stride;
+    #pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < heads * d; i += kThreads)
+          __stcg(s.out + first_head * d + i, merged(splits, i % d, [&](uint32_t k, uint32_t e) {
+                   return __ldcg(all + (static_cast<uint64_t>(k) * kHeadGroup + i / d) * stride + e);
+                 }));
+      }
+    }
+    __syncthreads();
+  }
+}
+
+}  // namespace upg::cuda

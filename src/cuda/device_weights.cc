@@ -1,0 +1,157 @@
+#include "cuda/device_weights.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "codec/layout/mdcsr.h"
+#include "codec/layout/trellis.h"
+#include "cuda/pdvm.h"
+
+namespace upg::cuda {
+namespace {
+
+constexpr uint64_t kPieceBytes = uint64_t{64} << 20;  // of a copy
+
+const TrellisView& view_of(const Linear& linear) {
+  if (!linear.matrix().codec->id.starts_with("trellis"))
+    fail(ErrorCode::kUnsupported, "{} is stored as {}: the cuda device runs trellis codecs; compress the model first",
+         linear.name(), linear.matrix().codec->id);
+  return *static_cast<const TrellisView*>(linear.matrix().layout.get());
+}
+
+uint64_t code_bytes(const TrellisView& v) { return v.panels * v.blocks * v.bits * 64; }
+uint64_t data_bytes(const TrellisView& v) { return v.panels * ((v.blocks + 7) / 8) * step_bytes(v.bits); }
+
+}  // namespace
+
+class DeviceWeights::Uploader {
+ public:
+  Uploader(DeviceWeights& to, OpContext& context, const Progress& progress, uint64_t total, uint64_t largest)
+      : to_(to), context_(context), progress_(progress), total_(total) {
+    for (auto& piece : pieces_) piece = allocate_pinned<uint8_t>(kPieceBytes, "copying weights");
+    raw_ = allocate_device<uint8_t>(largest, "copying weights");
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "streams");
+    for (cudaEvent_t& event : free_) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "events");
+  }
+  ~Uploader() {
+    cudaStreamSynchronize(stream_);
+    for (cudaEvent_t event : free_) cudaEventDestroy(event);
+    cudaStreamDestroy(stream_);
+  }
+  Uploader(const Uploader&) = delete;
+
+  TrellisMatrix matrix(const Linear& linear) {
+    const TrellisView& v = view_of(linear);
+    TrellisMatrix m{};
+    m.rows = static_cast<uint32_t>(v.rows);
+    m.cols = static_cast<uint32_t>(v.cols);
+    m.panels = static_cast<uint32_t>(v.panels);
+    m.blocks = static_cast<uint32_t>(v.blocks);
+    m.steps = (m.blocks + kStepBlocks - 1) / kStepBlocks;
+    m.bits = v.bits;
+    std::memcpy(m.table, v.table, sizeof m.table);
+    for (unsigned i = 0; i < kTrellisSteps; ++i) m.block_steps[i] = v.steps[i];
+    auto* data = keep<uint8_t>(data_bytes(v));
+    auto* scales = keep<float>(uint64_t{16} * m.panels);
+    // The file's form, in three parts one after the other, then the device's.
+    const uint64_t codes = code_bytes(v), block_scales = v.panels * v.blocks * 8;
+    const uint64_t scales_at = codes, rows_at = scales_at + (block_scales + 15) / 16 * 16;
+    copy(raw_.get(), v.codes, codes);
+    copy(raw_.get() + scales_at, v.block_scales, block_scales);
+    copy(raw_.get() + rows_at, v.row_scales, 2 * v.rows);
+    check(repack(reinterpret_cast<const uint32_t*>(raw_.get()), raw_.get() + scales_at,
+                 reinterpret_cast<const uint16_t*>(raw_.get() + rows_at), m.rows, m.panels, m.blocks, m.bits, data,
+                 scales, stream_),
+          "reordering weights");
+    m.data = data;
+    m.row_scales = scales;
+    if (v.residual != nullptr) {
+      const MdcsrView& r = *v.residual;
+      m.residual_values = array(r.values, r.nnz);
+      m.residual_deltas = array(r.delta_indices, r.nnz);
+      m.residual_row_pointers = array(r.row_pointers, r.rows + 1);
+      m.residual_scales = array(r.scales, r.rows);
+    }
+    return m;
+  }
+
+  template <typename T>
+  const T* array(const T* from, uint64_t n) {
+    T* to = keep<T>(n);
+    copy(to, from, n * sizeof(T));
+    return to;
+  }
+  const float* vector(const std::vector<float>& from) { return array(from.data(), from.size()); }
+  void finish() { check(cudaStreamSynchronize(stream_), "copying weights"); }
+
+ private:
+  template <typename T>
+  T* keep(uint64_t n) {
+    to_.memory_.push_back(allocate_device<uint8_t>(n * sizeof(T), "the model's weights"));
+    to_.bytes += n * sizeof(T);
+    return reinterpret_cast<T*>(to_.memory_.back().get());
+  }
+
+  void copy(void* to, const void* from, uint64_t bytes) {
+    for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
+      const uint64_t n = std::min(kPieceBytes, bytes - at);
+      uint8_t* piece = pieces_[turn_].get();
+      check(cudaEventSynchronize(free_[turn_]), "copying weights");
+      const auto* source = static_cast<const uint8_t*>(from) + at;
+      context_.pool.split(n, 1 << 20, [&](uint64_t begin, uint64_t end, unsigned) {
+        std::memcpy(piece + begin, source + begin, end - begin);
+      });
+      check(cudaMemcpyAsync(static_cast<uint8_t*>(to) + at, piece, n, cudaMemcpyHostToDevice, stream_),
+            "copying weights");
+      check(cudaEventRecord(free_[turn_], stream_), "copying weights");
+      turn_ ^= 1;
+      done_ += n;
+      if (progress_ && !progress_("copying weights to the GPU", std::min(done_, total_), total_))
+        fail(ErrorCode::kCancelled, "cancelled");
+    }
+  }
+
+  DeviceWeights& to_;
+  OpContext& context_;
+  const Progress& progress_;
+  uint64_t total_, done_ = 0;
+  PinnedMemory<uint8_t> pieces_[2];
+  DeviceMemory<uint8_t> raw_;
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t free_[2] = {};
+  unsigned turn_ = 0;
+};
+
+DeviceWeights::DeviceWeights(const Decoder& d, OpContext& context, const Progress& progress) {
+  uint64_t total = 0, largest = 0;
+  const auto count = [&](const Linear& linear) {
+    const TrellisView& v = view_of(linear);
+    const uint64_t file_bytes = code_bytes(v) + v.panels * v.blocks * 8 + 2 * v.rows + 32;
+    total += file_bytes;
+    largest = std::max(largest, file_bytes);
+  };
+  const bool tied = d.head.name() == d.embedding.name();
+  count(d.embedding);
+  if (!tied) count(d.head);
+  for (const DecoderLayer& layer : d.layers)
+    for (const Linear* linear : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) count(*linear);
+  size_t free = 0, all = 0;
+  check(cudaMemGetInfo(&free, &all), "asking for free memory");
+  if (total + largest > free)
+    fail(ErrorCode::kOutOfMemory,
+         "the model does not fit the GPU: weights {:.2f} GiB and {:.2f} GiB to bring them there; {:.2f} of {:.2f} GiB "
+         "are free",
+         static_cast<double>(total) / 0x1p30, static_cast<double>(largest) / 0x1p30, static_cast<double>(free) / 0x1p30,
+         static_cast<double>(all) / 0x1p30);
+  Uploader uploader(*this, context, progress, total, largest);
+  embedding = uploader.matrix(d.embedding);
+  for (const DecoderLayer& layer : d.layers)
+    layers.push_back({uploader.vector(layer.attention_norm), uploader.vector(layer.mlp_norm),
+                      uploader.matrix(layer.qkv), uploader.matrix(layer.output), uploader.matrix(layer.gate_up),
+                      uploader.matrix(layer.down)});
+  norm = uploader.vector(d.norm);
+  head = tied ? embedding : uploader.matrix(d.head);
+  uploader.finish();
+}
+
+}  // namespace upg::cuda

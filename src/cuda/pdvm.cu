@@ -1,0 +1,223 @@
+#include "cuda/pdvm.h"
+
+#include "cuda/attend.cuh"
+#include "cuda/product.cuh"
+
+namespace upg::cuda {
+namespace {
+
+constexpr long long kMostCycles = 4000000000ll;  // two seconds: a block that waits longer gives up
+
+// All blocks have come here `round` + 1 times in this launch. Stores before are visible after.
+__device__ bool wait_for_all(State* state, uint32_t round) {
+  __shared__ uint32_t failed;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    failed = 0;
+    const uint32_t wanted = (round + 1) * gridDim.x;
+    uint32_t* arrived = &state->arrived;
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+#if __CUDA_ARCH__ >= 700
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
+#endif
+    const long long start = clock64();
+    uint32_t seen = 0;
+    while (true) {
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived) : "memory");
+      if (seen >= wanted) break;
+      if (clock64() - start > kMostCycles) {
+        atomicExch(&state->error, 1u);
+        failed = 1;
+        break;
+      }
+    }
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+  }
+  __syncthreads();
+  return failed == 0;
+}
+
+// Column c of row r, one level at a time: for looking up rows, not for products.
+__device__ void embed_stage(const Stage& s, int32_t token, uint32_t thread, uint32_t threads) {
+  const TrellisMatrix& w = s.w;
+  const uint32_t panel = static_cast<uint32_t>(token) / 16, row = static_cast<uint32_t>(token) % 16;
+  const float row_scale = w.row_scales[token];
+  for (uint32_t block = thread; block < w.blocks; block += threads) {
+    const uint8_t* step =
+        w.data + (static_cast<uint64_t>(panel) * w.steps + block / kStepBlocks) * step_bytes(w.bits);
+    const uint32_t in_step = block % kStepBlocks;
+    const uint32_t lane = 4 * (row / 4 + 4 * (in_step % 2)) + in_step / 2;
+    uint32_t words[4] = {}, levels[8];
+    for (uint32_t k = 0; k < w.bits; ++k)
+      words[k] = *reinterpret_cast<const uint32_t*>(step + 512 * k + 16 * lane + 4 * (row % 4));
+    const uint32_t scales = *reinterpret_cast<const uint16_t*>(step + 512 * w.bits + 2 * lane);
+    const float scale = w.block_steps[(scales >> (4 * (row % 4))) & 15] * row_scale;
+    Table table;
+    for (unsigned i = 0; i < 4; ++i) {
+      table.even[i] = w.table[0][i];
+      table.odd[i] = w.table[1][i];
+    }
+    if (w.bits == 2) Decoder<2>::row(table, words, levels);
+    if (w.bits == 3) Decoder<3>::row(table, words, levels);
+    if (w.bits == 4) Decoder<4>::row(table, words, levels);
+    for (uint32_t c = 0; c < 32 && 32 * block + c < w.cols; ++c) {
+      const unsigned place = place_of_column(c);
+      const int level = static_cast<int8_t>(levels[place / 4] >> (8 * (place % 4)));
+      __stcg(s.next_stream + 32 * block + c, static_cast<float>(level) * scale);
+    }
+  }
+  if (w.residual_values != nullptr && thread == 0) {
+    uint32_t column = 0;
+    const float scale = w.residual_scales[token];
+    for (uint32_t k = w.residual_row_pointers[token]; k < w.residual_row_pointers[token + 1]; ++k) {
+      column += w.residual_deltas[k];
+      const int value = w.residual_values[k];
+      if (value != -128) __stcg(s.next_stream + column, __ldcg(s.next_stream + column) + __fmul_rn(scale, value));
+    }
+  }
+}
+
+__device__ void select_stage(const Stage& s, State* state) {
+  if (blockIdx.x != 0 || threadIdx.x >= 32) return;
+  Best best = {-INFINITY, 0x7fffffff};
+  for (uint32_t i = threadIdx.x; i < gridDim.x; i += 32) {
+    const Best other = {__ldcg(&s.best[i].logit), __ldcg(&s.best[i].token)};
+    if (likelier(other, best)) best = other;
+  }
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) {
+    const Best other = {__shfl_xor_sync(0xffffffffu, best.logit, d), __shfl_xor_sync(0xffffffffu, best.token, d)};
+    if (likelier(other, best)) best = other;
+  }
+  if (threadIdx.x == 0) {
+    // Logits that are not numbers choose nothing.
+    __stcg(&state->token, best.token == 0x7fffffff ? 0 : best.token);
+    __stcg(&state->position, __ldcg(&state->position) + 1);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads, 1) run(Machine m, uint32_t begin, uint32_t end) {
+  extern __shared__ __align__(128) uint8_t shared[];
+  // Rings, then their barriers, then scratch.
+  const uint32_t warp = threadIdx.x / 32;
+  uint8_t* at = shared;
+  uint8_t* ring = at + static_cast<uint64_t>(warp) * m.slots * m.slot_bytes;
+  at += kWarps * m.slots * m.slot_bytes;
+  auto* barriers = reinterpret_cast<uint64_t*>(at) + warp * m.slots;
+  at += kWarps * m.slots * sizeof(uint64_t);
+  Scratch scratch;
+  scratch.q = reinterpret_cast<int8_t*>(at);
+  at += 32 * m.input_blocks;
+  scratch.zeros = reinterpret_cast<int8_t*>(at);
+  if (threadIdx.x < 8) reinterpret_cast<uint32_t*>(at)[threadIdx.x] = 0;
+  at += 32;
+  scratch.sums = reinterpret_cast<float*>(at);
+  scratch.sum_slots = m.sum_slots;
+  at += 4 * m.sum_floats;
+  scratch.scale = reinterpret_cast<float*>(at);
+  at += 4 * m.input_blocks;
+  scratch.x = reinterpret_cast<float*>(at);
+  at += 4 * m.residual_columns;
+  scratch.reduce = reinterpret_cast<float*>(at);
+  at += 4 * kWarps;
+  scratch.steps = reinterpret_cast<float*>(at);
+
+  // The description of a stage, and of the one after, in shared memory.
+  __shared__ __align__(16) Stage stages[2];
+  const auto describe = [&](uint32_t i) {
+    constexpr uint32_t kWords = sizeof(Stage) / 4;
+    static_assert(kWords <= kThreads, "a thread a word");
+    if (i < end && threadIdx.x < kWords)
+      reinterpret_cast<uint32_t*>(&stages[i & 1])[threadIdx.x] =
+          reinterpret_cast<const uint32_t*>(m.stages + i)[threadIdx.x];
+  };
+  describe(begin);
+  WeightStream stream(m.readings, begin, end, ring, barriers, m.slots, m.slot_bytes);
+  __syncthreads();
+#pragma unroll 1
+  for (uint32_t i = begin; i < end; ++i) {
+    const Stage& s = stages[i & 1];
+    describe(i + 1);
+    switch (s.op) {
+      case Op::kEmbed:
+        embed_stage(s, __ldcg(&m.state->token), blockIdx.x * kThreads + threadIdx.x, gridDim.x * kThreads);
+        break;
+      case Op::kProduct: product_stage(s, stream, scratch); break;
+      case Op::kAttend: attend_stage(s, __ldcg(&m.state->position), scratch); break;
+      case Op::kSelect: select_stage(s, m.state); break;
+    }
+    if (i + 1 < end && !wait_for_all(m.state, i - begin)) return;
+  }
+  // The last block out leaves the counters as they were.
+  if (end - begin > 1) {
+    __syncthreads();
+    if (threadIdx.x == 0 && atomicAdd(&m.state->left, 1u) == gridDim.x - 1) {
+      atomicExch(&m.state->arrived, 0u);
+      atomicExch(&m.state->left, 0u);
+    }
+  }
+}
+
+// A thread a lane of a step.
+__global__ void repack_kernel(const uint32_t* codes, const uint8_t* block_scales, uint32_t panels, uint32_t blocks,
+                              uint32_t bits, uint8_t* data) {
+  const uint32_t steps = (blocks + kStepBlocks - 1) / kStepBlocks;
+  const uint64_t thread = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const uint32_t lane = thread % 32, step = thread / 32 % steps;
+  const uint64_t panel = thread / 32 / steps;
+  if (panel >= panels) return;
+  const uint32_t g = lane / 4, t = lane % 4, row = 4 * (g & 3), block = kStepBlocks * step + 2 * t + g / 4;
+  uint8_t* to = data + (panel * steps + step) * step_bytes(bits);
+  const bool inside = block < blocks;
+  const uint64_t tile = panel * blocks + block;
+  for (uint32_t k = 0; k < bits; ++k)
+    for (uint32_t i = 0; i < 4; ++i)
+      reinterpret_cast<uint32_t*>(to + 512 * k)[4 * lane + i] = inside ? codes[(tile * bits + k) * 16 + row + i] : 0;
+  uint32_t scales = 0;
+  for (uint32_t i = 0; i < 4 && inside; ++i)
+    scales |= ((block_scales[8 * tile + ((row + i) & 7)] >> (4 * ((row + i) >> 3))) & 15u) << (4 * i);
+  reinterpret_cast<uint16_t*>(to + 512 * bits)[lane] = static_cast<uint16_t>(scales);
+}
+
+__global__ void row_scales_kernel(const uint16_t* row_scales, uint32_t rows, uint32_t padded, float* scales) {
+  const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < padded) scales[i] = i < rows ? __uint_as_float(static_cast<uint32_t>(row_scales[i]) << 16) * 0x1p-15f : 0.0f;
+}
+
+}  // namespace
+
+bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
+  const uint32_t fixed = 36 * m->input_blocks + 32 + 4 * m->sum_floats + 4 * m->residual_columns + 4 * kWarps + 64 + 2048;
+  if (fixed >= limit) return false;
+  m->slots = (limit - fixed) / (kWarps * (m->slot_bytes + 8));
+  const uint32_t most = bulk_copies ? 16 : WeightStream::kFallbackSlots, least = bulk_copies ? 2 : most;
+  if (m->slots > most) m->slots = most;
+  m->shared_bytes = fixed + kWarps * m->slots * (m->slot_bytes + 8);
+  return m->slots >= least;
+}
+
+cudaError_t prepare(const Machine& m) {
+  return cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(m.shared_bytes));
+}
+
+cudaError_t launch(const Machine& machine, uint32_t begin, uint32_t end, cudaStream_t stream) {
+  Machine m = machine;
+  if (end - begin == 1) {
+    run<<<m.blocks, kThreads, m.shared_bytes, stream>>>(m, begin, end);
+    return cudaGetLastError();
+  }
+  void* args[] = {&m, &begin, &end};
+  return cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(run), dim3(m.blocks), dim3(kThreads), args,
+                                     m.shared_bytes, stream);
+}
+
+cudaError_t repack(const uint32_t* codes, const uint8_t* block_scales, const uint16_t* row_scales, uint32_t rows,
+                   uint32_t panels, uint32_t blocks, uint32_t bits, uint8_t* data, float* scales, cudaStream_t stream) {
+  const uint64_t threads = 32ull * panels * ((blocks + kStepBlocks - 1) / kStepBlocks);
+  repack_kernel<<<static_cast<unsigned>((threads + 255) / 256), 256, 0, stream>>>(codes, block_scales, panels, blocks,
+                                                                                  bits, data);
+  row_scales_kernel<<<(16 * panels + 255) / 256, 256, 0, stream>>>(row_scales, rows, 16 * panels, scales);
+  return cudaGetLastError();
+}
+
+}  // namespace upg::cuda

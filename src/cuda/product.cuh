@@ -1,0 +1,373 @@
+// A product stage: y = W x for one token. The input is normed or activated and quantised by each block for itself (what
+// it needs of it), then every warp multiplies its steps.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "cuda/stream.cuh"
+#include "cuda/trellis.cuh"
+
+namespace upg::cuda {
+
+/// Shared memory of a block besides the rings.
+struct Scratch {
+  int8_t* q;         // [8 steps of the widest slice][32], in the order of place_of_column()
+  float* scale;      // [the same blocks]
+  float* x;          // [columns], only where some matrix has a residual
+  float* sums;       // [kWarps][slots][16], or what attention needs
+  uint32_t sum_slots;
+  float* reduce;     // [kWarps]
+  float* steps;      // [16] of the matrix at hand
+  const int8_t* zeros;  // [32]
+};
+
+constexpr uint32_t kMostParts = 4;
+
+__device__ inline float load_parts(const Parts& parts, uint32_t i) {
+  float values[kMostParts];
+#pragma unroll
+  for (uint32_t k = 0; k < kMostParts; ++k) values[k] = k < parts.count ? __ldcg(parts.data + k * parts.stride + i) : 0;
+  return ((values[0] + values[1]) + values[2]) + values[3];
+}
+__device__ inline float4 add(float4 a, float4 b) { return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w}; }
+// Four of them, i a multiple of 4; all loads are under way before the first is used.
+__device__ inline float4 load_parts4(const Parts& parts, uint32_t i) {
+  float4 values[kMostParts];
+#pragma unroll
+  for (uint32_t k = 0; k < kMostParts; ++k)
+    values[k] = k < parts.count ? __ldcg(reinterpret_cast<const float4*>(parts.data + k * parts.stride + i))
+                                : make_float4(0, 0, 0, 0);
+  return add(add(add(values[0], values[1]), values[2]), values[3]);
+}
+
+__device__ inline float warp_sum(float x) {
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(0xffffffffu, x, d);
+  return x;
+}
+__device__ inline float warp_max(float x) {
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, d));
+  return x;
+}
+
+__device__ inline float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
+
+// Four columns of the input from c on, a multiple of 4, before they are normed; 0 past the last.
+__device__ inline float4 input_values(const Stage& s, uint32_t c) {
+  if (c + 4 <= s.w.cols && s.w.cols % 4 == 0) {
+    if (s.input == Input::kSwiglu) {
+      const float4 gate = load_parts4(s.in, c), up = load_parts4(s.in, s.w.cols + c);
+      return {silu(gate.x) * up.x, silu(gate.y) * up.y, silu(gate.z) * up.z, silu(gate.w) * up.w};
+    }
+    const float4 more = load_parts4(s.in, c);
+    return s.input == Input::kPlain ? more : add(__ldcg(reinterpret_cast<const float4*>(s.stream + c)), more);
+  }
+  float values[4];
+#pragma unroll 1
+  for (uint32_t i = 0; i < 4; ++i) {
+    float x = 0;
+    if (c + i < s.w.cols) {
+      x = load_parts(s.in, c + i);
+      if (s.input == Input::kNorm) x += __ldcg(s.stream + c + i);
+      if (s.input == Input::kSwiglu) x = silu(x) * load_parts(s.in, s.w.cols + c + i);
+    }
+    values[i] = x;
+  }
+  return {values[0], values[1], values[2], values[3]};
+}
+
+// The sum of a value of each thread, in all threads.
+__device__ inline float block_sum(float x, float* reduce) {
+  x = warp_sum(x);
+  if (threadIdx.x % 32 == 0) reduce[threadIdx.x / 32] = x;
+  __syncthreads();
+  return warp_sum(threadIdx.x % 32 < kWarps ? reduce[threadIdx.x % 32] : 0.0f);
+}
+
+// Columns c to c + 3, normed where `norm` is the inverse of their size, quantised as in kernels::QuantizeArgs: eight
+// lanes have a block of 32, and all lanes of a warp come here together.
+__device__ inline void finish_input(const Stage& s, const Scratch& scratch, uint32_t first_block, uint32_t end_block,
+                                    uint32_t c, float4 value, float inverse_size) {
+  float x[4] = {value.x, value.y, value.z, value.w};
+  if (s.input == Input::kNorm) {
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) {
+      if (c + i >= s.w.cols) continue;
+      // Each block leaves a part of the new residual stream for the next norm.
+      if (s.next_stream != nullptr && c / 32 % gridDim.x == blockIdx.x) __stcg(s.next_stream + c + i, x[i]);
+      x[i] *= inverse_size * __ldg(s.norm + c + i);
+    }
+  }
+  float largest = fmaxf(fmaxf(fabsf(x[0]), fabsf(x[1])), fmaxf(fabsf(x[2]), fabsf(x[3])));
+#pragma unroll
+  for (int d = 4; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+  float scale = 0, inverse = 0;
+  if (largest >= 0x1p-100f) {
+    const uint32_t bits = (__float_as_uint(__fdiv_rn(largest, 127.0f)) + 0x7fffffu) & 0x7f800000u;
+    scale = __uint_as_float(bits);
+    inverse = __uint_as_float(0x7f000000u - bits);
+  }
+  const uint32_t block = c / 32;
+  if (block < first_block || block >= end_block) return;
+  const uint32_t at = 32 * (block - first_block);
+#pragma unroll
+  for (uint32_t i = 0; i < 4; ++i) {
+    scratch.q[at + place_of_column((c + i) % 32)] = static_cast<int8_t>(__float2int_rn(x[i] * inverse));
+    if (s.w.residual_values != nullptr && c + i < s.w.cols) scratch.x[c + i] = x[i];
+  }
+  if (c % 32 == 0) scratch.scale[at / 32] = scale;
+}
+
+// Columns of steps [begin, end), quantised into scratch.
+__device__ inline void prepare_input(const Stage& s, uint32_t begin, uint32_t end, const Scratch& scratch) {
+  const uint32_t first_block = kStepBlocks * begin, end_block = kStepBlocks * end;
+  if (s.input != Input::kNorm) {
+#pragma unroll 2
+    for (uint32_t c = 32 * first_block + 4 * threadIdx.x; c < 32 * end_block; c += 4 * kThreads)
+      finish_input(s, scratch, first_block, end_block, c, input_values(s, c), 1.0f);
+    return;
+  }
+  // A norm needs all columns, twice: they stay in registers where there is room.
+  constexpr uint32_t kHeld = 4;
+  float4 held[kHeld];
+  float power = 0;
+  const auto add_power = [&](float4 x) { power += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w; };
+#pragma unroll
+  for (uint32_t i = 0; i < kHeld; ++i) {
+    const uint32_t c = 4 * (threadIdx.x + i * kThreads);
+    held[i] = c < s.w.cols ? input_values(s, c) : make_float4(0, 0, 0, 0);
+    add_power(held[i]);
+  }
+#pragma unroll 1
+  for (uint32_t c = 4 * (threadIdx.x + kHeld * kThreads); c < s.w.cols; c += 4 * kThreads) add_power(input_values(s, c));
+  power = block_sum(power, scratch.reduce);
+  const float inverse_size = __frsqrt_rn(power / static_cast<float>(s.w.cols) + s.epsilon);
+  const uint32_t last = 32 * kStepBlocks * s.w.steps;
+#pragma unroll
+  for (uint32_t i = 0; i < kHeld; ++i) {
+    const uint32_t c = 4 * (threadIdx.x + i * kThreads);
+    if (c < last) finish_input(s, scratch, first_block, end_block, c, held[i], inverse_size);
+  }
+#pragma unroll 1
+  for (uint32_t c = 4 * (threadIdx.x + kHeld * kThreads); c < last; c += 4 * kThreads)
+    finish_input(s, scratch, first_block, end_block, c, input_values(s, c), inverse_size);
+}
+
+// d = a b + c of 16 x 32 by 32 x 8 int8. Before sm_80 there is no such instruction: the same by dot products of four,
+// in the form in which it is used here, where a thread's a meets only the b of one lane.
+__device__ __forceinline__ void multiply(int (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                                         uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#else
+  const unsigned t = threadIdx.x % 4;
+#pragma unroll
+  for (unsigned e = 0; e < 2; ++e) {
+    const unsigned source = 4 * (2 * t + e) + t;
+    const uint32_t x0 = __shfl_sync(0xffffffffu, b0, source), x1 = __shfl_sync(0xffffffffu, b1, source);
+    d[e] = __dp4a(static_cast<int>(a2), static_cast<int>(x1), __dp4a(static_cast<int>(a0), static_cast<int>(x0), d[e]));
+    d[2 + e] =
+        __dp4a(static_cast<int>(a3), static_cast<int>(x1), __dp4a(static_cast<int>(a1), static_cast<int>(x0), d[2 + e]));
+  }
+#endif
+}
+
+// Bits of the float 1.5 * 2^23: an integer added to them adds to the float, so sums that start here are floats already.
+constexpr int kFloatZero = 0x4b400000;
+constexpr float kFloatZeroValue = 12582912.0f;
+
+// One step: acc[i] += row i of this lane's four times its block of activations. The matrix unit is used as 32 separate
+// dot products: column n of b has the activations of block n in the rows of lanes t = n / 2 and zeros elsewhere, so
+// that a lane's bytes meet their own block's activations only.
+template <unsigned kBits>
+__device__ __forceinline__ void multiply_step(const Table& table, const uint4 (&words)[kBits], uint32_t scales,
+                                              const uint4 (&b)[2], float activation_scale, const float* steps,
+                                              bool second, float (&acc)[4]) {
+  const uint32_t bs[8] = {b[0].x, b[0].y, b[0].z, b[0].w, b[1].x, b[1].y, b[1].z, b[1].w};
+#pragma unroll
+  for (unsigned pair = 0; pair < 2; ++pair) {
+    uint32_t w0[kBits], w1[kBits], r0[8], r1[8];
+#pragma unroll
+    for (unsigned k = 0; k < kBits; ++k) {
+      w0[k] = pair == 0 ? words[k].x : words[k].z;
+      w1[k] = pair == 0 ? words[k].y : words[k].w;
+    }
+    Decoder<kBits>::row(table, w0, r0);
+    Decoder<kBits>::row(table, w1, r1);
+    int sum[4] = {kFloatZero, kFloatZero, kFloatZero, kFloatZero};
+#pragma unroll
+    for (unsigned p = 0; p < 4; ++p)
+      multiply(sum, r0[2 * p], r1[2 * p], r0[2 * p + 1], r1[2 * p + 1], bs[2 * p], bs[2 * p + 1]);
+    const float s0 = __int_as_float(second ? sum[1] : sum[0]) - kFloatZeroValue;
+    const float s1 = __int_as_float(second ? sum[3] : sum[2]) - kFloatZeroValue;
+    acc[2 * pair] = fmaf(s0, steps[(scales >> (8 * pair)) & 15] * activation_scale, acc[2 * pair]);
+    acc[2 * pair + 1] = fmaf(s1, steps[(scales >> (8 * pair + 4)) & 15] * activation_scale, acc[2 * pair + 1]);
+  }
+}
+
+template <unsigned kBits>
+__device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Share& share, WeightStream& stream,
+                                               const Scratch& scratch) {
+  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const uint32_t g = lane / 4, t = lane % 4;
+  Table table;
+#pragma unroll
+  for (unsigned i = 0; i < 4; ++i) {
+    table.even[i] = w.table[0][i];
+    table.odd[i] = w.table[1][i];
+  }
+  const bool supplies = g / 2 == t;  // activations, of block g
+  const uint32_t n = share.slice_steps();
+  const uint32_t own = 2 * t + g / 4;
+  uint32_t in_slice = share.begin % n;
+  float acc[4] = {0, 0, 0, 0};
+  float* sums = scratch.sums + warp * scratch.sum_slots * 16;
+  const int8_t* from = supplies ? scratch.q + 32 * g : scratch.zeros;
+  const uint32_t from_step = supplies ? 32 * kStepBlocks : 0;
+  struct Operands {
+    uint4 words[kBits], b[2];
+    uint32_t scales;
+    float activation_scale;
+  };
+  const auto load = [&](Operands& o, uint32_t at) {
+    const uint8_t* step = stream.front();
+#pragma unroll
+    for (unsigned k = 0; k < kBits; ++k) o.words[k] = reinterpret_cast<const uint4*>(step + 512 * k)[lane];
+    o.scales = reinterpret_cast<const uint16_t*>(step + 512 * kBits)[lane];
+    const auto* q = reinterpret_cast<const uint4*>(from + at * from_step);
+    o.b[0] = q[0];
+    o.b[1] = q[1];
+    o.activation_scale = scratch.scale[kStepBlocks * at + own];
+    stream.pop();
+  };
+  Operands next;
+  load(next, in_slice);
+#pragma unroll 1
+  for (uint32_t i = share.begin; i < share.end; ++i) {
+    const Operands o = next;
+    // The next step comes from shared memory while this one is multiplied.
+    if (i + 1 < share.end) load(next, in_slice + 1 == n ? 0 : in_slice + 1);
+    multiply_step<kBits>(table, o.words, o.scales, o.b, o.activation_scale, scratch.steps, g >= 4, acc);
+    if (++in_slice == n || i + 1 == share.end) {
+      in_slice = in_slice == n ? 0 : in_slice;
+#pragma unroll
+      for (unsigned r = 0; r < 4; ++r) {
+        acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 1);
+        acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 2);
+        acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 16);
+      }
+      if (t == 0 && g < 4) reinterpret_cast<float4*>(sums)[g] = make_float4(acc[0], acc[1], acc[2], acc[3]);
+      sums += 16;
+      acc[0] = acc[1] = acc[2] = acc[3] = 0;
+    }
+  }
+}
+
+// Row r of the residual times the input, by one warp: lanes take 32 entries at a time and add up their distances.
+__device__ inline float residual_row(const TrellisMatrix& w, uint32_t row, const float* x) {
+  const uint32_t lane = threadIdx.x % 32;
+  const uint32_t end = __ldg(w.residual_row_pointers + row + 1);
+  uint32_t column = 0;
+  float sum = 0;
+  for (uint32_t k = __ldg(w.residual_row_pointers + row); k < end; k += 32) {
+    const bool valid = k + lane < end;
+    uint32_t at = valid ? __ldg(w.residual_deltas + k + lane) : 0;
+#pragma unroll
+    for (unsigned d = 1; d < 32; d *= 2) {
+      const uint32_t before = __shfl_up_sync(0xffffffffu, at, d);
+      if (lane >= d) at += before;
+    }
+    const int value = valid ? __ldg(w.residual_values + k + lane) : -128;
+    if (value != -128) sum += static_cast<float>(value) * x[column + at];
+    column += __shfl_sync(0xffffffffu, at, 31);
+  }
+  return warp_sum(sum) * __ldg(w.residual_scales + row);
+}
+
+__device__ inline bool likelier(const Best& a, const Best& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+}
+
+// The largest of a block's candidates, in thread 0.
+__device__ inline Best block_best(Best best, const Scratch& scratch) {
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) {
+    const Best other = {__shfl_xor_sync(0xffffffffu, best.logit, d), __shfl_xor_sync(0xffffffffu, best.token, d)};
+    if (likelier(other, best)) best = other;
+  }
+  auto* all = reinterpret_cast<Best*>(scratch.sums);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) all[threadIdx.x / 32] = best;
+  __syncthreads();
+  if (threadIdx.x == 0)
+    for (unsigned i = 1; i < kWarps; ++i)
+      if (likelier(all[i], best)) best = all[i];
+  return best;
+}
+
+__device__ inline void product_stage(const Stage& s, WeightStream& stream, const Scratch& scratch) {
+  const TrellisMatrix& w = s.w;
+  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const Share share = share_of(w.panels, w.steps, s.splits, blockIdx.x, gridDim.x, warp);
+  if (threadIdx.x < 16) scratch.steps[threadIdx.x] = w.block_steps[threadIdx.x];
+  prepare_input(s, share.slice_begin, share.slice_end, scratch);
+  __syncthreads();
+  if (share.end > share.begin) {
+    if (w.bits == 3) {
+      multiply_share<3>(w, share, stream, scratch);
+    } else if (w.bits == 4) {
+      multiply_share<4>(w, share, stream, scratch);
+    } else {
+      multiply_share<2>(w, share, stream, scratch);
+    }
+  }
+  __syncthreads();
+  // A row's sum over the warps that had steps of its panel, in their order.
+  const uint32_t n = share.slice_steps();
+  const uint32_t panels = share.panel_end - share.panel_begin, total = panels * n;
+  Best best = {-INFINITY, 0x7fffffff};
+  const uint32_t slice = blockIdx.x / (gridDim.x / s.splits);
+  float* out = s.out + static_cast<uint64_t>(slice) * 16 * w.panels;
+  for (uint32_t i = threadIdx.x; i < 16 * panels; i += kThreads) {
+    const uint32_t panel = i / 16, first = panel * n, end = first + n;
+    float sum = 0;
+    // Warp v has steps from total v / kWarps on.
+    for (uint32_t v = first * kWarps / total; v < kWarps; ++v) {
+      const uint32_t begin_v = total * v / kWarps, end_v = total * (v + 1) / kWarps;
+      if (begin_v >= end) break;
+      if (end_v <= first || begin_v == end_v) continue;
+      sum += scratch.sums[(v * scratch.sum_slots + panel - begin_v / n) * 16 + i % 16];
+    }
+    const uint32_t row = 16 * share.panel_begin + i;
+    const float y = sum * __ldg(w.row_scales + row);
+    __stcg(out + row, y);
+    if (s.best != nullptr && row < w.rows && likelier({y, static_cast<int32_t>(row)}, best))
+      best = {y, static_cast<int32_t>(row)};
+  }
+  if (w.residual_values != nullptr) {
+    __syncthreads();
+    best = {-INFINITY, 0x7fffffff};
+    for (uint32_t i = warp; i < 16 * panels; i += kWarps) {
+      const uint32_t row = 16 * share.panel_begin + i;
+      if (row >= w.rows) break;
+      const float more = residual_row(w, row, scratch.x);
+      if (lane == 0) {
+        const float y = __ldcg(out + row) + more;
+        __stcg(out + row, y);
+        if (likelier({y, static_cast<int32_t>(row)}, best)) best = {y, static_cast<int32_t>(row)};
+      }
+    }
+  }
+  if (s.best != nullptr) {
+    best = block_best(best, scratch);
+    if (threadIdx.x == 0) {
+      __stcg(&s.best[blockIdx.x].logit, best.logit);
+      __stcg(&s.best[blockIdx.x].token, best.token);
+    }
+  }
+}
+
+}  // namespace upg::cuda

@@ -1,0 +1,94 @@
+// What runs on the GPU for one token: a list of stages, plain structs that host and device share. The same list runs as
+// one launch a stage, a layer or a token (pdvm.h).
+#pragma once
+
+#include <stdint.h>
+
+#include "codec/layout/trellis.h"  // UPG_HOST_DEVICE
+
+namespace upg::cuda {
+
+constexpr unsigned kWarps = 16;  // of a block; one block on each multiprocessor
+constexpr unsigned kThreads = 32 * kWarps;
+constexpr unsigned kStepBlocks = 8;  // of 32 columns: what a warp multiplies at a time, for 16 rows
+constexpr unsigned kHeadGroup = 4;   // query heads that share one pass over keys and values
+
+/// Trellis weights on the device. The file's tiles are put in the order in which a warp reads them, so that a step is
+/// one copy and its loads from shared memory meet no bank twice.
+///   data [panels][steps][step_bytes], a step being 8 blocks of 32 columns for 16 rows:
+///     codes  U32 [bits][32 lanes][4]: lane 4 g + t has rows 4 (g & 3) to 4 (g & 3) + 3 of block 2 t + (g >> 2)
+///     scales U16 [32 lanes]: the block scales of the same, a nibble a row
+/// Blocks past the last have codes and scales 0.
+struct TrellisMatrix {
+  const uint8_t* data;
+  const float* row_scales;  // [16 panels], times 2^-15; 0 past the last row
+  uint32_t rows, cols, panels, blocks, steps, bits;
+  uint32_t table[2][4];  // T[s][h], a byte each
+  float block_steps[16];
+  // Sparse weights on top: MdCSR of the same shape, or values == nullptr.
+  const int8_t* residual_values;
+  const uint8_t* residual_deltas;
+  const uint32_t* residual_row_pointers;
+  const float* residual_scales;
+};
+UPG_HOST_DEVICE constexpr unsigned step_bytes(unsigned bits) { return bits * 512 + 64; }
+
+enum class Op : uint32_t { kEmbed, kProduct, kAttend, kSelect };
+
+/// Where a product's input comes from.
+enum class Input : uint32_t {
+  kNorm,    // RMSNorm of the residual stream, to which the parts of the product before are added first
+  kSwiglu,  // silu(gate) * up, both in one vector
+  kPlain,
+};
+
+/// A vector that a product left in parts, one for each slice of its columns; the value is their sum in order.
+struct Parts {
+  const float* data;  // [count][stride]
+  uint32_t count, stride;
+};
+
+struct Best {
+  float logit;
+  int32_t token;
+};
+
+struct Stage {
+  Op op;
+  Input input;
+  TrellisMatrix w;  // kProduct, kEmbed
+  uint32_t splits;  // kProduct: slices of columns, each with its share of the blocks
+  Parts in;
+  const float* stream;   // kNorm: the residual stream before `in` is added [cols]
+  float* next_stream;    // kNorm: and after; kEmbed: the row that was looked up
+  const float* norm;     // kNorm [cols]
+  float epsilon;
+  float* out;            // kProduct: [splits][16 panels]; kAttend: [heads * head_dim]
+  Best* best;            // kProduct of the head, kSelect: the largest logit of each block
+  // kAttend
+  uint32_t heads, kv_heads, head_dim, rotary_dim, window, capacity;
+  const float* angles;  // [max_context][rotary_dim]: cosines, then sines
+  void *keys, *values;  // of this layer: [kv_heads][capacity][head_dim], f16 or int8
+  float *key_scales, *value_scales;  // int8: [kv_heads][capacity]
+  uint32_t int8_cache;
+  float* partial;       // [kv_heads * head groups][splits][kHeadGroup][head_dim + 2]
+  uint32_t* tickets;    // [kv_heads * head groups], 0 between launches
+};
+
+/// What a warp must know of a product to read its weights ahead: the stages' products in their order, the last one with
+/// data == nullptr.
+struct Reading {
+  const uint8_t* data;
+  uint32_t panels, steps, splits, bits;
+  uint32_t stage;  // that it belongs to
+};
+
+/// What changes from token to token.
+struct State {
+  int32_t token;
+  uint32_t position;  // of the token
+  uint32_t error;     // a block waited too long for the others
+  uint32_t arrived, left;  // blocks at the barriers of this launch; 0 between launches
+};
+
+}  // namespace upg::cuda

@@ -1,0 +1,164 @@
+#include "cuda/program_builder.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+
+namespace upg::cuda {
+namespace {
+
+constexpr uint32_t kMostSplits = 4;
+// attend.cuh: queries, the new key and value, and the shares of half the warps, for heads of up to 128.
+constexpr uint32_t kAttendScratchFloats = (kHeadGroup + 2) * 128 + kWarps / 2 * kHeadGroup * 130;
+
+uint32_t up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+// Panels and steps of the block with most of them.
+uint32_t most_panels(const TrellisMatrix& w, uint32_t splits, uint32_t blocks) { return up(w.panels, blocks / splits); }
+uint32_t most_steps(const TrellisMatrix& w, uint32_t splits) { return up(w.steps, splits); }
+
+Parts parts_of(const float* data, const TrellisMatrix& w, uint32_t splits) { return {data, splits, 16 * w.panels}; }
+
+Stage product(Input input, const TrellisMatrix& w, uint32_t splits, Parts in, float* out) {
+  Stage s{};
+  s.op = Op::kProduct;
+  s.input = input;
+  s.w = w;
+  s.splits = splits;
+  s.in = in;
+  s.out = out;
+  return s;
+}
+
+}  // namespace
+
+uint32_t choose_splits(const TrellisMatrix& w, uint32_t blocks) {
+  if (w.residual_values != nullptr) return 1;  // its entries need all columns
+  uint32_t best = 1;
+  double least = 1e300;
+  for (uint32_t splits = 1; splits <= std::min({kMostSplits, w.steps, blocks}); ++splits) {
+    // Each further part is read by every block of the next stage.
+    const double load = most_panels(w, splits, blocks) * most_steps(w, splits) * (1 + 0.02 * (splits - 1));
+    if (load >= least) continue;
+    least = load;
+    best = splits;
+  }
+  return best;
+}
+
+DeviceBuffers make_buffers(const Decoder& d, const DeviceWeights& weights, uint32_t blocks) {
+  const char* what = "activations";
+  const auto parts = [&](auto member) {
+    uint64_t most = 0;
+    for (const LayerWeights& layer : weights.layers) {
+      const TrellisMatrix& w = layer.*member;
+      most = std::max<uint64_t>(most, uint64_t{choose_splits(w, blocks)} * 16 * w.panels);
+    }
+    return allocate_zeros<float>(most, what);
+  };
+  DeviceBuffers b;
+  for (auto& stream : b.streams) stream = allocate_zeros<float>(d.hidden + 32, what);
+  b.qkv = parts(&LayerWeights::qkv);
+  b.output = parts(&LayerWeights::output);
+  b.gate_up = parts(&LayerWeights::gate_up);
+  b.down = parts(&LayerWeights::down);
+  b.mixed = allocate_zeros<float>(d.attention.heads * d.attention.head_dim, what);
+  b.logits = allocate_zeros<float>(uint64_t{16} * weights.head.panels, what);
+  const uint64_t units = d.attention.kv_heads * ceil_div(d.attention.heads / d.attention.kv_heads, uint64_t{kHeadGroup});
+  b.partial = allocate_zeros<float>(std::max<uint64_t>(units, blocks) * kHeadGroup * (d.attention.head_dim + 2), what);
+  b.tickets = allocate_zeros<uint32_t>(units, what);
+  b.best = allocate_zeros<Best>(blocks, what);
+  return b;
+}
+
+Program build_program(const Decoder& d, const DeviceWeights& weights, const DeviceBuffers& b, const DeviceCache& cache,
+                      const float* angles, uint32_t blocks) {
+  Program p;
+  Stage embed{};
+  embed.op = Op::kEmbed;
+  embed.w = weights.embedding;
+  embed.next_stream = b.streams[0].get();
+  p.stages.push_back(embed);
+  Parts before{};  // what is still to be added to the residual stream
+  unsigned turn = 0;
+  const auto norm = [&](Stage s, const float* weight, bool keeps) {
+    s.stream = b.streams[turn].get();
+    turn ^= 1;
+    s.next_stream = keeps ? b.streams[turn].get() : nullptr;
+    s.norm = weight;
+    s.epsilon = d.epsilon;
+    return s;
+  };
+  for (size_t i = 0; i < weights.layers.size(); ++i) {
+    const LayerWeights& layer = weights.layers[i];
+    const uint32_t qkv = choose_splits(layer.qkv, blocks), output = choose_splits(layer.output, blocks),
+                   gate_up = choose_splits(layer.gate_up, blocks), down = choose_splits(layer.down, blocks);
+    p.stages.push_back(
+        norm(product(Input::kNorm, layer.qkv, qkv, before, b.qkv.get()), layer.attention_norm, true));
+    Stage attend{};
+    attend.op = Op::kAttend;
+    attend.in = parts_of(b.qkv.get(), layer.qkv, qkv);
+    attend.out = b.mixed.get();
+    attend.heads = static_cast<uint32_t>(d.attention.heads);
+    attend.kv_heads = static_cast<uint32_t>(d.attention.kv_heads);
+    attend.head_dim = static_cast<uint32_t>(d.attention.head_dim);
+    attend.rotary_dim = static_cast<uint32_t>(d.rope.rotary_dim());
+    attend.window = static_cast<uint32_t>(std::min<uint64_t>(d.attention.window, UINT32_MAX));
+    attend.capacity = static_cast<uint32_t>(cache.capacity);
+    attend.angles = angles;
+    attend.keys = cache.keys.get() + i * cache.layer_bytes;
+    attend.values = cache.values.get() + i * cache.layer_bytes;
+    attend.int8_cache = cache.int8;
+    if (cache.int8) {
+      attend.key_scales = cache.key_scales.get() + i * cache.layer_vectors;
+      attend.value_scales = cache.value_scales.get() + i * cache.layer_vectors;
+    }
+    attend.partial = b.partial.get();
+    attend.tickets = b.tickets.get();
+    p.stages.push_back(attend);
+    p.stages.push_back(
+        product(Input::kPlain, layer.output, output, {b.mixed.get(), 1, layer.output.cols}, b.output.get()));
+    p.stages.push_back(norm(product(Input::kNorm, layer.gate_up, gate_up,
+                                    parts_of(b.output.get(), layer.output, output), b.gate_up.get()),
+                            layer.mlp_norm, true));
+    p.stages.push_back(product(Input::kSwiglu, layer.down, down, parts_of(b.gate_up.get(), layer.gate_up, gate_up),
+                               b.down.get()));
+    before = parts_of(b.down.get(), layer.down, down);
+    p.layer_ends.push_back(static_cast<uint32_t>(p.stages.size()));
+  }
+  p.head = static_cast<uint32_t>(p.stages.size());
+  Stage head = norm(product(Input::kNorm, weights.head, 1, before, b.logits.get()), weights.norm, false);
+  head.best = b.best.get();
+  p.stages.push_back(head);
+  Stage select{};
+  select.op = Op::kSelect;
+  select.best = b.best.get();
+  p.stages.push_back(select);
+  for (uint32_t i = 0; i < p.stages.size(); ++i) {
+    const Stage& s = p.stages[i];
+    if (s.op == Op::kProduct) p.readings.push_back({s.w.data, s.w.panels, s.w.steps, s.splits, s.w.bits, i});
+  }
+  p.readings.push_back({});
+  return p;
+}
+
+Machine size_machine(const std::vector<Stage>& stages, uint32_t blocks) {
+  Machine m{};
+  m.blocks = blocks;
+  m.sum_floats = kAttendScratchFloats;
+  m.sum_slots = 1;
+  for (const Stage& s : stages) {
+    if (s.op != Op::kProduct) continue;
+    const uint32_t n = most_steps(s.w, s.splits);
+    const uint32_t of_warp = up(most_panels(s.w, s.splits, blocks) * n, kWarps);
+    // A slice may also have one step less than the widest.
+    m.sum_slots = std::max(m.sum_slots, of_warp / std::max(n - 1, 1u) + 2);
+    m.slot_bytes = std::max(m.slot_bytes, step_bytes(s.w.bits));
+    m.input_blocks = std::max(m.input_blocks, kStepBlocks * n);
+    if (s.w.residual_values != nullptr) m.residual_columns = std::max(m.residual_columns, s.w.cols);
+  }
+  m.sum_floats = std::max(m.sum_floats, kWarps * m.sum_slots * 16);
+  return m;
+}
+
+}  // namespace upg::cuda

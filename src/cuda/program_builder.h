@@ -1,0 +1,44 @@
+// From a decoder to the list of stages that one token runs through.
+#pragma once
+
+#include <vector>
+
+#include "cuda/device_weights.h"
+#include "cuda/pdvm.h"
+
+namespace upg::cuda {
+
+/// Keys and values on the device: [layers][kv_heads][capacity][head_dim], f16 or int8 with scales.
+struct DeviceCache {
+  DeviceMemory<uint8_t> keys, values;
+  DeviceMemory<float> key_scales, value_scales;
+  uint64_t capacity = 0, layer_bytes = 0, layer_vectors = 0;
+  bool int8 = false;
+};
+
+/// What stages leave for each other; sessions take turns, so one set serves them all.
+struct DeviceBuffers {
+  DeviceMemory<float> streams[2], qkv, mixed, output, gate_up, down, logits, partial;
+  DeviceMemory<Best> best;
+  DeviceMemory<uint32_t> tickets;
+};
+
+/// Slices of columns for which the multiprocessors' shares of a product are most alike.
+uint32_t choose_splits(const TrellisMatrix& w, uint32_t blocks);
+
+DeviceBuffers make_buffers(const Decoder& decoder, const DeviceWeights& weights, uint32_t blocks);
+
+struct Program {
+  std::vector<Stage> stages;
+  std::vector<Reading> readings;     // of the products among them, and an end
+  std::vector<uint32_t> layer_ends;  // one past the last stage of each layer
+  uint32_t head = 0;                 // the product that gives logits; stages after it choose a token
+};
+
+Program build_program(const Decoder& decoder, const DeviceWeights& weights, const DeviceBuffers& buffers,
+                      const DeviceCache& cache, const float* angles, uint32_t blocks);
+
+/// What a block needs of shared memory to run the stages.
+Machine size_machine(const std::vector<Stage>& stages, uint32_t blocks);
+
+}  // namespace upg::cuda

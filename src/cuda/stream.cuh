@@ -1,0 +1,167 @@
+// Weights on their way from memory to one warp: a ring of steps in shared memory that the warp fills for itself, far
+// ahead of what it multiplies, across the stages of a program. Weights depend on nothing, so neither barriers between
+// stages nor the work between products stop the reading.
+#pragma once
+
+#include "cuda/program.h"
+
+namespace upg::cuda {
+
+/// The steps of one product that fall to a block, and of these to a warp: contiguous in units of (panel, slice).
+struct Share {
+  uint32_t slice_begin, slice_end;  // steps of the block's slice of columns
+  uint32_t panel_begin, panel_end;
+  uint32_t begin, end;  // the warp's, counted through the block's panels
+  __device__ uint32_t slice_steps() const { return slice_end - slice_begin; }
+};
+
+__device__ inline Share share_of(uint32_t panels, uint32_t steps, uint32_t splits, uint32_t block, uint32_t blocks,
+                                 uint32_t warp) {
+  const uint32_t per_slice = blocks / splits;
+  const uint32_t slice = block / per_slice, place = block % per_slice;
+  Share s{};
+  if (slice >= splits) return s;
+  s.slice_begin = steps * slice / splits;
+  s.slice_end = steps * (slice + 1) / splits;
+  s.panel_begin = static_cast<uint32_t>(static_cast<uint64_t>(panels) * place / per_slice);
+  s.panel_end = static_cast<uint32_t>(static_cast<uint64_t>(panels) * (place + 1) / per_slice);
+  const uint32_t total = (s.panel_end - s.panel_begin) * s.slice_steps();
+  s.begin = total * warp / kWarps;
+  s.end = total * (warp + 1) / kWarps;
+  return s;
+}
+
+__device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
+#if __CUDA_ARCH__ >= 900
+__device__ inline void barrier_init(uint64_t* barrier) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
+}
+__device__ inline void copy_step(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+}
+__device__ inline void barrier_wait(uint64_t* barrier, uint32_t phase) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(phase)
+      : "memory");
+}
+#endif
+
+class WeightStream {
+ public:
+  /// `ring` [slots][slot_bytes] and `barriers` [slots] belong to this warp alone. Of `readings` those of stages
+  /// [begin, end).
+  __device__ WeightStream(const Reading* readings, uint32_t begin, uint32_t end, uint8_t* ring, uint64_t* barriers,
+                          uint32_t slots, uint32_t slot_bytes)
+      : end_stage_(end), ring_(ring), barriers_(barriers), slots_(slots), slot_bytes_(slot_bytes) {
+    lane_ = threadIdx.x % 32;
+    while (readings->data != nullptr && readings->stage < begin) ++readings;
+    next_at_ = readings;
+    next_ = *readings;
+#if __CUDA_ARCH__ >= 900
+    if (lane_ == 0) {
+      for (uint32_t i = 0; i < slots; ++i) barrier_init(barriers + i);
+      asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    }
+    __syncwarp();
+#endif
+    open_stage();
+    for (uint32_t i = 0; i < slots; ++i) put();
+  }
+
+  /// The next step of this warp, in order.
+  __device__ const uint8_t* front() {
+#if __CUDA_ARCH__ >= 900
+    barrier_wait(barriers_ + read_slot_, read_phase_);
+#elif __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(kFallbackSlots - 1) : "memory");
+    __syncwarp();
+#endif
+    return ring_ + read_slot_ * slot_bytes_;
+  }
+  /// Done with it: its place is filled again.
+  __device__ void pop() {
+    __syncwarp();
+    if (++read_slot_ == slots_) {
+      read_slot_ = 0;
+      read_phase_ ^= 1;
+    }
+    put();
+  }
+
+  static constexpr uint32_t kFallbackSlots = 4;
+
+ private:
+  // The next product with work for this warp. What comes after is asked for now, so that it is here in time.
+  __device__ void open_stage() {
+    left_ = 0;
+    while (left_ == 0 && next_.data != nullptr && next_.stage < end_stage_) {
+      const Reading r = next_;
+      next_ = *++next_at_;
+      const Share share = share_of(r.panels, r.steps, r.splits, blockIdx.x, gridDim.x, threadIdx.x / 32);
+      left_ = share.end - share.begin;
+      if (left_ == 0) continue;
+      const uint32_t n = share.slice_steps(), panel = share.begin / n, in_panel = share.begin - panel * n;
+      bytes_ = step_bytes(r.bits);
+      in_panel_ = n - in_panel;
+      panel_gap_ = (r.steps - n) * bytes_;
+      slice_steps_ = n;
+      at_ = r.data + (static_cast<uint64_t>(share.panel_begin + panel) * r.steps + share.slice_begin + in_panel) *
+                         bytes_;
+    }
+  }
+  __device__ void put() {
+    if (left_ > 0) {
+      uint8_t* to = ring_ + write_slot_ * slot_bytes_;
+#if __CUDA_ARCH__ >= 900
+      if (lane_ == 0) copy_step(to, at_, bytes_, barriers_ + write_slot_);
+#else
+      for (uint32_t i = 16 * lane_; i < bytes_; i += 512) {
+#if __CUDA_ARCH__ >= 800
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + i)), "l"(at_ + i)
+                     : "memory");
+#else
+        *reinterpret_cast<uint4*>(to + i) = *reinterpret_cast<const uint4*>(at_ + i);
+#endif
+      }
+#endif
+      at_ += bytes_;
+      if (--in_panel_ == 0) {
+        in_panel_ = slice_steps_;
+        at_ += panel_gap_;
+      }
+      if (--left_ == 0) open_stage();
+    }
+#if __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ < 900
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#elif __CUDA_ARCH__ < 800
+    __syncwarp();
+#endif
+    if (++write_slot_ == slots_) write_slot_ = 0;
+  }
+
+  Reading next_;
+  const Reading* next_at_;
+  uint32_t end_stage_;
+  uint8_t* ring_;
+  uint64_t* barriers_;
+  uint32_t slots_, slot_bytes_;
+  uint32_t lane_;
+  uint32_t write_slot_ = 0, read_slot_ = 0, read_phase_ = 0;
+  const uint8_t* at_ = nullptr;
+  uint32_t panel_gap_ = 0, bytes_ = 0, left_ = 0, in_panel_ = 0, slice_steps_ = 1;
+};
+
+}  // namespace upg::cuda

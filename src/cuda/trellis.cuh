@@ -1,0 +1,113 @@
+// Trellis codes to int8 levels, four to a register. See codec/layout/trellis.h for the codes and program.h for where
+// they lie on the device.
+#pragma once
+
+#include "cuda/program.h"
+
+namespace upg::cuda {
+
+// Byte i of the result is byte (selector nibble i) of {high, low}; the nibbles' top bits must be 0.
+__device__ __forceinline__ uint32_t lookup(uint32_t low, uint32_t high, uint32_t selectors) {
+  uint32_t bytes;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(low), "r"(high), "r"(selectors));
+  return bytes;
+}
+
+// x >> 16, by the multipliers, which have less to do here than the logic units.
+__device__ __forceinline__ uint32_t upper(uint32_t x) {
+#ifdef UPG_CUDA_SHIFT_BY_MULTIPLYING
+  uint32_t high;
+  asm("mul.hi.u32 %0, %1, 65536;" : "=r"(high) : "r"(x));
+  return high;
+#else
+  return x >> 16;
+#endif
+}
+
+__device__ __forceinline__ uint32_t turned(uint32_t x) { return __funnelshift_l(x, x, 4); }
+
+constexpr uint32_t kLowBits = 0x11111111u;
+
+// Picks byte i of `even` or of `odd`, as bit 0 of nibble i of u2 says.
+__device__ __forceinline__ uint32_t select_rows(uint32_t u2) { return (u2 & kLowBits) * 4 + 0x32103210u; }
+
+struct Table {
+  uint32_t even[4], odd[4];  // T[0], T[1]
+};
+
+// The 32 levels of one row's block, from its kBits words: out[2 p + half] has columns 8 p + {0, 4, 1, 5} (half 0) or
+// 8 p + {2, 6, 3, 7} (half 1), from its lowest byte on.
+template <unsigned kBits>
+struct Decoder;
+
+template <>
+struct Decoder<3> {
+  static __device__ __forceinline__ void plane(const Table& t, uint32_t word, uint32_t u1, uint32_t u2, uint32_t u3,
+                                               uint32_t* out) {
+    const uint32_t codes = (word & 0x77777777u) ^ ((u1 ^ u3) & kLowBits);
+    const uint32_t rows = select_rows(u2);
+    out[0] = lookup(lookup(t.even[0], t.even[1], codes), lookup(t.odd[0], t.odd[1], codes), rows);
+    const uint32_t codes1 = upper(codes), rows1 = upper(rows);
+    out[1] = lookup(lookup(t.even[0], t.even[1], codes1), lookup(t.odd[0], t.odd[1], codes1), rows1);
+  }
+  static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* out) {
+    const uint32_t a = w[0], b = w[1], c = w[2];
+    const uint32_t d = ((a >> 3) & 0x11111111u) | ((b >> 2) & 0x22222222u) | ((c >> 1) & 0x44444444u);
+    const uint32_t tb = turned(b), tc = turned(c), td = turned(d);
+    plane(t, a, td, tc, tb, out);
+    plane(t, b, a, td, tc, out + 2);
+    plane(t, c, b, a, td, out + 4);
+    plane(t, d, c, b, a, out + 6);
+  }
+};
+
+template <>
+struct Decoder<2> {
+  // Both rows of the table are eight entries: s is the selector's third bit.
+  static __device__ __forceinline__ void plane(const Table& t, uint32_t codes, uint32_t u1, uint32_t u2, uint32_t u3,
+                                               uint32_t* out) {
+    const uint32_t selectors = ((codes & 0x33333333u) ^ ((u1 ^ u3) & kLowBits)) + (u2 & kLowBits) * 4;
+    out[0] = lookup(t.even[0], t.odd[0], selectors);
+    out[1] = lookup(t.even[0], t.odd[0], upper(selectors));
+  }
+  static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* out) {
+    const uint32_t a = w[0], b = w[0] >> 2, c = w[1], d = w[1] >> 2;
+    const uint32_t tb = turned(w[0]) >> 2, tc = turned(w[1]), td = tc >> 2;
+    plane(t, a, td, tc, tb, out);
+    plane(t, b, a, td, tc, out + 2);
+    plane(t, c, b, a, td, out + 4);
+    plane(t, d, c, b, a, out + 6);
+  }
+};
+
+template <>
+struct Decoder<4> {
+  static __device__ __forceinline__ uint32_t of_sixteen(const uint32_t* table, uint32_t selectors, uint32_t halves) {
+    return lookup(lookup(table[0], table[1], selectors), lookup(table[2], table[3], selectors), halves);
+  }
+  static __device__ __forceinline__ void plane(const Table& t, uint32_t word, uint32_t u1, uint32_t u2, uint32_t u3,
+                                               uint32_t* out) {
+    const uint32_t codes = word ^ ((u1 ^ u3) & kLowBits);
+    const uint32_t selectors = codes & 0x77777777u, halves = ((codes >> 1) & 0x44444444u) | 0x32103210u;
+    const uint32_t rows = select_rows(u2);
+    out[0] = lookup(of_sixteen(t.even, selectors, halves), of_sixteen(t.odd, selectors, halves), rows);
+    const uint32_t selectors1 = upper(selectors), halves1 = upper(halves);
+    out[1] = lookup(of_sixteen(t.even, selectors1, halves1), of_sixteen(t.odd, selectors1, halves1), upper(rows));
+  }
+  static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* out) {
+    const uint32_t a = w[0], b = w[1], c = w[2], d = w[3];
+    const uint32_t tb = turned(b), tc = turned(c), td = turned(d);
+    plane(t, a, td, tc, tb, out);
+    plane(t, b, a, td, tc, out + 2);
+    plane(t, c, b, a, td, out + 4);
+    plane(t, d, c, b, a, out + 6);
+  }
+};
+
+// Where the activation of column c of a block lies among its 32 bytes, so that a word holds what a word of levels
+// multiplies with.
+__device__ __forceinline__ unsigned place_of_column(unsigned c) {
+  return (c & 24) + ((c & 2) << 1) + ((c & 1) << 1) + ((c >> 2) & 1);
+}
+
+}  // namespace upg::cuda

@@ -1,0 +1,52 @@
+// A run of tokens through a model on some device: the keys and values it holds, and the passes that extend it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "model/model.h"
+
+namespace upg {
+
+class Timeline {
+ public:
+  virtual ~Timeline() = default;
+
+  virtual uint64_t capacity() const = 0;  // positions it can hold
+  virtual uint64_t length() const = 0;    // positions it holds
+  virtual void set_length(uint64_t length) = 0;
+  virtual uint64_t bytes_per_position() const = 0;
+
+  /// Runs `tokens` (valid ids, at least one) at positions length() and on, for which there is room. logits
+  /// [range.end - range.begin, vocab_size] receives those of the positions in `range`; may be empty.
+  virtual void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) = 0;
+
+  /// Runs one token; returns the likeliest next one, the lower id of equals.
+  virtual int32_t forward_greedy(int32_t token) = 0;
+
+  /// Fills positions [0, n) with keys and values that no prompt put there, for measuring. Leaves length() alone.
+  virtual void fill(uint64_t n) = 0;
+};
+
+/// How a device ran the last token.
+struct DeviceReport {
+  std::string fusion;           // empty where there is no choice
+  uint64_t launches_per_token = 0;
+};
+
+/// Where a model runs.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string description() const = 0;  // "NVIDIA H200"
+  virtual std::unique_ptr<Timeline> timeline(uint64_t capacity, const KvType& kv, Activations activations) = 0;
+  /// Bytes a second that its memory gives, measured now.
+  virtual double measure_bandwidth() = 0;
+  virtual std::string_view bandwidth_kind() const = 0;  // "reads", "copies"
+  virtual uint64_t memory_bytes() const = 0;             // in use by this process; 0: not known
+  virtual DeviceReport report() const { return {}; }
+};
+
+}  // namespace upg
