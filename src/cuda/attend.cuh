@@ -194,22 +194,49 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
   }
 }
 
+constexpr uint32_t kFewestPositions = 256;  // fewer are done before blocks have told each other of their shares
+
 /// How many blocks share one group of heads at this length.
 __device__ inline uint32_t positions_each(const Stage& s, uint32_t units, uint32_t n, uint32_t* splits) {
   const uint32_t most = max(gridDim.x / units, 1u);
-  const uint32_t each = max((n + most - 1) / most, 64u);
+  const uint32_t each = max((n + most - 1) / most, kFewestPositions);
   *splits = (n + each - 1) / each;
   return each;
 }
 
+struct AttendShape {
+  uint32_t group, chunks, units;  // query heads of a kv head, groups of kHeadGroup among them, in all
+  uint32_t first, each, splits;   // position, positions of a block, blocks of a unit
+};
+__device__ inline AttendShape attend_shape(const Stage& s, uint32_t position) {
+  AttendShape a;
+  a.group = s.heads / s.kv_heads;
+  a.chunks = (a.group + kHeadGroup - 1) / kHeadGroup;
+  a.units = s.kv_heads * a.chunks;
+  a.first = s.window != 0 && position + 1 > s.window ? position + 1 - s.window : 0;
+  a.each = positions_each(s, a.units, position + 1 - a.first, &a.splits);
+  return a;
+}
+
+// Brings the keys and values that this block will read nearer, while it waits for the others.
+__device__ inline void fetch_cache(const Stage& s, uint32_t position) {
+  const AttendShape a = attend_shape(s, position);
+  if (blockIdx.x >= a.units * a.splits) return;
+  const uint32_t kv = blockIdx.x / a.splits / a.chunks, begin = a.first + blockIdx.x % a.splits * a.each;
+  const uint32_t count = min(a.each, position - min(position, begin));
+  const uint32_t bytes = s.head_dim * (s.int8_cache ? 1 : 2);
+  const uint64_t at = (static_cast<uint64_t>(kv) * s.capacity + begin) * bytes;
+  const uint32_t lines = (count * bytes + 127) / 128;
+  for (uint32_t i = threadIdx.x; i < lines; i += kThreads) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.keys) + at + 128 * i));
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.values) + at + 128 * i));
+  }
+}
+
 __device__ inline void attend_stage(const Stage& s, uint32_t position, const Scratch& scratch) {
-  const uint32_t d = s.head_dim, group = s.heads / s.kv_heads;
-  const uint32_t chunks = (group + kHeadGroup - 1) / kHeadGroup;  // groups of query heads of one kv head
-  const uint32_t units = s.kv_heads * chunks;
-  const uint32_t first = s.window != 0 && position + 1 > s.window ? position + 1 - s.window : 0;
-  const uint32_t n = position + 1 - first;
-  uint32_t splits;
-  const uint32_t each = positions_each(s, units, n, &splits);
+  const AttendShape shape = attend_shape(s, position);
+  const uint32_t d = s.head_dim, group = shape.group, chunks = shape.chunks, units = shape.units;
+  const uint32_t first = shape.first, each = shape.each, splits = shape.splits;
   const uint32_t stride = d + 2;
   float* q = scratch.sums;
   float* fresh = q + kHeadGroup * kMaxHeadDim;  // key, then value
@@ -235,10 +262,9 @@ __device__ inline void attend_stage(const Stage& s, uint32_t position, const Scr
     }
     __syncthreads();
     if (owner) {
-      // Each chunk of query heads writes the same bytes.
+      // Each chunk of query heads writes the same bytes. This block reads them in this launch, from the second cache.
       if (threadIdx.x / 32 == 0) store_vector(s, s.keys, s.key_scales, first_vector + position, fresh);
       if (threadIdx.x / 32 == 1) store_vector(s, s.values, s.value_scales, first_vector + position, fresh + d);
-      __threadfence();
       __syncthreads();
     }
     if (s.int8_cache) {

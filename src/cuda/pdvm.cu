@@ -16,10 +16,8 @@ __device__ bool wait_for_all(State* state, uint32_t round) {
     failed = 0;
     const uint32_t wanted = (round + 1) * gridDim.x;
     uint32_t* arrived = &state->arrived;
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
-#if __CUDA_ARCH__ >= 700
+    // Ordered after the stores of all threads by the barrier above.
     asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
-#endif
     const long long start = clock64();
     uint32_t seen = 0;
     while (true) {
@@ -31,7 +29,6 @@ __device__ bool wait_for_all(State* state, uint32_t round) {
         break;
       }
     }
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
   }
   __syncthreads();
   return failed == 0;
@@ -57,6 +54,7 @@ __device__ void embed_stage(const Stage& s, int32_t token, uint32_t thread, uint
       table.even[i] = w.table[0][i];
       table.odd[i] = w.table[1][i];
     }
+    table.two16 = 65536;
     if (w.bits == 2) Decoder<2>::row(table, words, levels);
     if (w.bits == 3) Decoder<3>::row(table, words, levels);
     if (w.bits == 4) Decoder<4>::row(table, words, levels);
@@ -113,6 +111,7 @@ __global__ void __launch_bounds__(kThreads, 1) run(Machine m, uint32_t begin, ui
   at += 32;
   scratch.sums = reinterpret_cast<float*>(at);
   scratch.sum_slots = m.sum_slots;
+  scratch.two16 = m.two16;
   at += 4 * m.sum_floats;
   scratch.scale = reinterpret_cast<float*>(at);
   at += 4 * m.input_blocks;
@@ -131,6 +130,7 @@ __global__ void __launch_bounds__(kThreads, 1) run(Machine m, uint32_t begin, ui
       reinterpret_cast<uint32_t*>(&stages[i & 1])[threadIdx.x] =
           reinterpret_cast<const uint32_t*>(m.stages + i)[threadIdx.x];
   };
+  const uint32_t position = __ldcg(&m.state->position);
   describe(begin);
   WeightStream stream(m.readings, begin, end, ring, barriers, m.slots, m.slot_bytes);
   __syncthreads();
@@ -140,13 +140,16 @@ __global__ void __launch_bounds__(kThreads, 1) run(Machine m, uint32_t begin, ui
     describe(i + 1);
     switch (s.op) {
       case Op::kEmbed:
-        embed_stage(s, __ldcg(&m.state->token), blockIdx.x * kThreads + threadIdx.x, gridDim.x * kThreads);
+        embed_stage(s, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads);
         break;
       case Op::kProduct: product_stage(s, stream, scratch); break;
-      case Op::kAttend: attend_stage(s, __ldcg(&m.state->position), scratch); break;
+      case Op::kAttend: attend_stage(s, position, scratch); break;
       case Op::kSelect: select_stage(s, m.state); break;
     }
-    if (i + 1 < end && !wait_for_all(m.state, i - begin)) return;
+    if (i + 1 < end) {
+      if (s.op == Op::kProduct && stages[(i + 1) & 1].op == Op::kAttend) fetch_cache(stages[(i + 1) & 1], position);
+      if (!wait_for_all(m.state, i - begin)) return;
+    }
   }
   // The last block out leaves the counters as they were.
   if (end - begin > 1) {
@@ -202,6 +205,7 @@ cudaError_t prepare(const Machine& m) {
 
 cudaError_t launch(const Machine& machine, uint32_t begin, uint32_t end, cudaStream_t stream) {
   Machine m = machine;
+  m.two16 = 65536;
   if (end - begin == 1) {
     run<<<m.blocks, kThreads, m.shared_bytes, stream>>>(m, begin, end);
     return cudaGetLastError();

@@ -20,6 +20,7 @@ struct Machine {
   uint32_t sum_floats;
   uint32_t sum_slots;
   uint32_t shared_bytes;
+  uint32_t two16;  // set by launch(): trellis.cuh
 };
 
 /// Sets slots and shared_bytes from the rest, within what a block may have. `bulk_copies`: the GPU has them (9.0).

@@ -19,25 +19,12 @@ struct Scratch {
   float* reduce;     // [kWarps]
   float* steps;      // [16] of the matrix at hand
   const int8_t* zeros;  // [32]
+  uint32_t two16;       // 65536, for Table
 };
 
-constexpr uint32_t kMostParts = 4;
-
 __device__ inline float load_parts(const Parts& parts, uint32_t i) {
-  float values[kMostParts];
-#pragma unroll
-  for (uint32_t k = 0; k < kMostParts; ++k) values[k] = k < parts.count ? __ldcg(parts.data + k * parts.stride + i) : 0;
-  return ((values[0] + values[1]) + values[2]) + values[3];
-}
-__device__ inline float4 add(float4 a, float4 b) { return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w}; }
-// Four of them, i a multiple of 4; all loads are under way before the first is used.
-__device__ inline float4 load_parts4(const Parts& parts, uint32_t i) {
-  float4 values[kMostParts];
-#pragma unroll
-  for (uint32_t k = 0; k < kMostParts; ++k)
-    values[k] = k < parts.count ? __ldcg(reinterpret_cast<const float4*>(parts.data + k * parts.stride + i))
-                                : make_float4(0, 0, 0, 0);
-  return add(add(add(values[0], values[1]), values[2]), values[3]);
+  const float first = __ldcg(parts.data + i);
+  return parts.count > 1 ? first + __ldcg(parts.data + parts.stride + i) : first;
 }
 
 __device__ inline float warp_sum(float x) {
@@ -53,28 +40,67 @@ __device__ inline float warp_max(float x) {
 
 __device__ inline float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-// Four columns of the input from c on, a multiple of 4, before they are normed; 0 past the last.
-__device__ inline float4 input_values(const Stage& s, uint32_t c) {
-  if (c + 4 <= s.w.cols && s.w.cols % 4 == 0) {
-    if (s.input == Input::kSwiglu) {
-      const float4 gate = load_parts4(s.in, c), up = load_parts4(s.in, s.w.cols + c);
-      return {silu(gate.x) * up.x, silu(gate.y) * up.y, silu(gate.z) * up.z, silu(gate.w) * up.w};
+// Input column c before it is normed, for widths that are not multiples of 4.
+__device__ inline float input_value(const Stage& s, uint32_t c) {
+  if (c >= s.w.cols) return 0;
+  if (s.input == Input::kSwiglu) return silu(load_parts(s.in, c)) * load_parts(s.in, s.w.cols + c);
+  if (s.input == Input::kPlain) return load_parts(s.in, c);
+  return __ldcg(s.stream + c) + (s.in.count == 0 ? 0.0f : load_parts(s.in, c));
+}
+
+// A thread's columns, four at a time, kHeld times, and the norm's weights: all loads are under way before one is used.
+constexpr uint32_t kHeld = 3;
+constexpr uint32_t kHeldColumns = 4 * kThreads * kHeld;
+struct Columns {
+  float4 x[kHeld], norm[kHeld];
+};
+
+__device__ inline float4 load4(const float* p, bool valid) {
+  return valid ? __ldcg(reinterpret_cast<const float4*>(p)) : make_float4(0, 0, 0, 0);
+}
+
+__device__ inline void load_columns(const Stage& s, uint32_t first, Columns* out) {
+  const bool norm = s.input == Input::kNorm, swiglu = s.input == Input::kSwiglu;
+  if (s.w.cols % 4 != 0) {
+#pragma unroll
+    for (uint32_t i = 0; i < kHeld; ++i) {
+      float x[4], w[4];
+#pragma unroll
+      for (uint32_t j = 0; j < 4; ++j) {
+        const uint32_t c = first + 4 * (threadIdx.x + i * kThreads) + j;
+        x[j] = input_value(s, c);
+        w[j] = norm && c < s.w.cols ? __ldcg(s.norm + c) : 0;
+      }
+      out->x[i] = {x[0], x[1], x[2], x[3]};
+      out->norm[i] = {w[0], w[1], w[2], w[3]};
     }
-    const float4 more = load_parts4(s.in, c);
-    return s.input == Input::kPlain ? more : add(__ldcg(reinterpret_cast<const float4*>(s.stream + c)), more);
+    return;
   }
-  float values[4];
-#pragma unroll 1
-  for (uint32_t i = 0; i < 4; ++i) {
-    float x = 0;
-    if (c + i < s.w.cols) {
-      x = load_parts(s.in, c + i);
-      if (s.input == Input::kNorm) x += __ldcg(s.stream + c + i);
-      if (s.input == Input::kSwiglu) x = silu(x) * load_parts(s.in, s.w.cols + c + i);
+  // Three vectors to add, or two to multiply, of which one may be in no need of a partner.
+  const float* a = norm ? s.stream : s.in.data;
+  const float* b = norm ? s.in.data : s.in.data + (swiglu ? s.w.cols : s.in.stride);
+  const float* c = s.in.data + s.in.stride;
+  const bool has_b = norm ? s.in.count > 0 : swiglu || s.in.count > 1, has_c = norm && s.in.count > 1;
+  float4 second[kHeld], third[kHeld];
+#pragma unroll
+  for (uint32_t i = 0; i < kHeld; ++i) {
+    const uint32_t at = first + 4 * (threadIdx.x + i * kThreads);
+    const bool valid = at < s.w.cols;
+    out->x[i] = load4(a + at, valid);
+    second[i] = load4(b + at, valid && has_b);
+    third[i] = load4(c + at, valid && has_c);
+    out->norm[i] = load4(s.norm + at, valid && norm);
+  }
+#pragma unroll
+  for (uint32_t i = 0; i < kHeld; ++i) {
+    float4& x = out->x[i];
+    const float4 y = second[i], z = third[i];
+    if (swiglu) {
+      x = {silu(x.x) * y.x, silu(x.y) * y.y, silu(x.z) * y.z, silu(x.w) * y.w};
+    } else {
+      x = {x.x + y.x + z.x, x.y + y.y + z.y, x.z + y.z + z.z, x.w + y.w + z.w};
     }
-    values[i] = x;
   }
-  return {values[0], values[1], values[2], values[3]};
 }
 
 // The sum of a value of each thread, in all threads.
@@ -85,20 +111,10 @@ __device__ inline float block_sum(float x, float* reduce) {
   return warp_sum(threadIdx.x % 32 < kWarps ? reduce[threadIdx.x % 32] : 0.0f);
 }
 
-// Columns c to c + 3, normed where `norm` is the inverse of their size, quantised as in kernels::QuantizeArgs: eight
-// lanes have a block of 32, and all lanes of a warp come here together.
-__device__ inline void finish_input(const Stage& s, const Scratch& scratch, uint32_t first_block, uint32_t end_block,
-                                    uint32_t c, float4 value, float inverse_size) {
-  float x[4] = {value.x, value.y, value.z, value.w};
-  if (s.input == Input::kNorm) {
-#pragma unroll
-    for (uint32_t i = 0; i < 4; ++i) {
-      if (c + i >= s.w.cols) continue;
-      // Each block leaves a part of the new residual stream for the next norm.
-      if (s.next_stream != nullptr && c / 32 % gridDim.x == blockIdx.x) __stcg(s.next_stream + c + i, x[i]);
-      x[i] *= inverse_size * __ldg(s.norm + c + i);
-    }
-  }
+// Columns c to c + 3, normed by `factor`, quantised as in kernels::QuantizeArgs: eight lanes have a block of 32, and all
+// lanes of a warp come here together.
+__device__ inline void quantize_columns(const Stage& s, const Scratch& scratch, uint32_t first_block,
+                                        uint32_t end_block, uint32_t c, const float (&x)[4]) {
   float largest = fmaxf(fmaxf(fabsf(x[0]), fabsf(x[1])), fmaxf(fabsf(x[2]), fabsf(x[3])));
 #pragma unroll
   for (int d = 4; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
@@ -112,46 +128,61 @@ __device__ inline void finish_input(const Stage& s, const Scratch& scratch, uint
   if (block < first_block || block >= end_block) return;
   const uint32_t at = 32 * (block - first_block);
 #pragma unroll
-  for (uint32_t i = 0; i < 4; ++i) {
+  for (uint32_t i = 0; i < 4; ++i)
     scratch.q[at + place_of_column((c + i) % 32)] = static_cast<int8_t>(__float2int_rn(x[i] * inverse));
-    if (s.w.residual_values != nullptr && c + i < s.w.cols) scratch.x[c + i] = x[i];
-  }
   if (c % 32 == 0) scratch.scale[at / 32] = scale;
+  if (s.w.residual_values != nullptr) {
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i)
+      if (c + i < s.w.cols) scratch.x[c + i] = x[i];
+  }
 }
 
 // Columns of steps [begin, end), quantised into scratch.
 __device__ inline void prepare_input(const Stage& s, uint32_t begin, uint32_t end, const Scratch& scratch) {
   const uint32_t first_block = kStepBlocks * begin, end_block = kStepBlocks * end;
-  if (s.input != Input::kNorm) {
-#pragma unroll 2
-    for (uint32_t c = 32 * first_block + 4 * threadIdx.x; c < 32 * end_block; c += 4 * kThreads)
-      finish_input(s, scratch, first_block, end_block, c, input_values(s, c), 1.0f);
-    return;
-  }
-  // A norm needs all columns, twice: they stay in registers where there is room.
-  constexpr uint32_t kHeld = 4;
-  float4 held[kHeld];
-  float power = 0;
-  const auto add_power = [&](float4 x) { power += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w; };
+  const bool norm = s.input == Input::kNorm;
+  // A norm needs all columns, and if they do not fit the registers, twice.
+  const uint32_t first = norm ? 0 : 32 * first_block, last = norm ? 32 * kStepBlocks * s.w.steps : 32 * end_block;
+  Columns columns;
+  load_columns(s, first, &columns);
+  float inverse_size = 1;
+  if (norm) {
+    float power = 0;
+#pragma unroll 1
+    for (uint32_t at = first; at < s.w.cols; at += kHeldColumns) {
+      if (at != first) load_columns(s, at, &columns);
 #pragma unroll
-  for (uint32_t i = 0; i < kHeld; ++i) {
-    const uint32_t c = 4 * (threadIdx.x + i * kThreads);
-    held[i] = c < s.w.cols ? input_values(s, c) : make_float4(0, 0, 0, 0);
-    add_power(held[i]);
+      for (uint32_t i = 0; i < kHeld; ++i) {
+        const float4 x = columns.x[i];
+        power += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+      }
+    }
+    power = block_sum(power, scratch.reduce);
+    inverse_size = __frsqrt_rn(power / static_cast<float>(s.w.cols) + s.epsilon);
+    if (s.w.cols > kHeldColumns) load_columns(s, first, &columns);
   }
 #pragma unroll 1
-  for (uint32_t c = 4 * (threadIdx.x + kHeld * kThreads); c < s.w.cols; c += 4 * kThreads) add_power(input_values(s, c));
-  power = block_sum(power, scratch.reduce);
-  const float inverse_size = __frsqrt_rn(power / static_cast<float>(s.w.cols) + s.epsilon);
-  const uint32_t last = 32 * kStepBlocks * s.w.steps;
+  for (uint32_t at = first; at < last; at += kHeldColumns) {
+    if (at != first) load_columns(s, at, &columns);
 #pragma unroll
-  for (uint32_t i = 0; i < kHeld; ++i) {
-    const uint32_t c = 4 * (threadIdx.x + i * kThreads);
-    if (c < last) finish_input(s, scratch, first_block, end_block, c, held[i], inverse_size);
+    for (uint32_t i = 0; i < kHeld; ++i) {
+      const uint32_t c = at + 4 * (threadIdx.x + i * kThreads);
+      if (c >= last) continue;  // of a whole warp
+      float x[4] = {columns.x[i].x, columns.x[i].y, columns.x[i].z, columns.x[i].w};
+      if (norm) {
+        const float w[4] = {columns.norm[i].x, columns.norm[i].y, columns.norm[i].z, columns.norm[i].w};
+        // Each block leaves a part of the new residual stream for the next norm.
+        const bool keeps = s.next_stream != nullptr && c / 32 % gridDim.x == blockIdx.x;
+#pragma unroll
+        for (uint32_t j = 0; j < 4; ++j) {
+          if (keeps && c + j < s.w.cols) __stcg(s.next_stream + c + j, x[j]);
+          x[j] *= inverse_size * w[j];
+        }
+      }
+      quantize_columns(s, scratch, first_block, end_block, c, x);
+    }
   }
-#pragma unroll 1
-  for (uint32_t c = 4 * (threadIdx.x + kHeld * kThreads); c < last; c += 4 * kThreads)
-    finish_input(s, scratch, first_block, end_block, c, input_values(s, c), inverse_size);
 }
 
 // d = a b + c of 16 x 32 by 32 x 8 int8. Before sm_80 there is no such instruction: the same by dot products of four,
@@ -219,6 +250,7 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
     table.even[i] = w.table[0][i];
     table.odd[i] = w.table[1][i];
   }
+  table.two16 = scratch.two16;
   const bool supplies = g / 2 == t;  // activations, of block g
   const uint32_t n = share.slice_steps();
   const uint32_t own = 2 * t + g / 4;

@@ -7,7 +7,7 @@
 namespace upg::cuda {
 namespace {
 
-constexpr uint32_t kMostSplits = 4;
+constexpr uint32_t kMostSplits = 2;  // product.cuh adds up so many
 // attend.cuh: queries, the new key and value, and the shares of half the warps, for heads of up to 128.
 constexpr uint32_t kAttendScratchFloats = (kHeadGroup + 2) * 128 + kWarps / 2 * kHeadGroup * 130;
 
@@ -92,7 +92,7 @@ Program build_program(const Decoder& d, const DeviceWeights& weights, const Devi
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     const LayerWeights& layer = weights.layers[i];
     const uint32_t qkv = choose_splits(layer.qkv, blocks), output = choose_splits(layer.output, blocks),
-                   gate_up = choose_splits(layer.gate_up, blocks), down = choose_splits(layer.down, blocks);
+                   gate_up = 1 /* each part would be read twice */, down = choose_splits(layer.down, blocks);
     p.stages.push_back(
         norm(product(Input::kNorm, layer.qkv, qkv, before, b.qkv.get()), layer.attention_norm, true));
     Stage attend{};

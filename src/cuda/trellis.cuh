@@ -13,17 +13,6 @@ __device__ __forceinline__ uint32_t lookup(uint32_t low, uint32_t high, uint32_t
   return bytes;
 }
 
-// x >> 16, by the multipliers, which have less to do here than the logic units.
-__device__ __forceinline__ uint32_t upper(uint32_t x) {
-#ifdef UPG_CUDA_SHIFT_BY_MULTIPLYING
-  uint32_t high;
-  asm("mul.hi.u32 %0, %1, 65536;" : "=r"(high) : "r"(x));
-  return high;
-#else
-  return x >> 16;
-#endif
-}
-
 __device__ __forceinline__ uint32_t turned(uint32_t x) { return __funnelshift_l(x, x, 4); }
 
 constexpr uint32_t kLowBits = 0x11111111u;
@@ -33,6 +22,10 @@ __device__ __forceinline__ uint32_t select_rows(uint32_t u2) { return (u2 & kLow
 
 struct Table {
   uint32_t even[4], odd[4];  // T[0], T[1]
+  // 65536, which the compiler must not know: so shifts are done by the multipliers, which have less to do here than the
+  // units for logic.
+  uint32_t two16;
+  __device__ __forceinline__ uint32_t upper(uint32_t x) const { return __umulhi(x, two16); }  // x >> 16
 };
 
 // The 32 levels of one row's block, from its kBits words: out[2 p + half] has columns 8 p + {0, 4, 1, 5} (half 0) or
@@ -47,7 +40,7 @@ struct Decoder<3> {
     const uint32_t codes = (word & 0x77777777u) ^ ((u1 ^ u3) & kLowBits);
     const uint32_t rows = select_rows(u2);
     out[0] = lookup(lookup(t.even[0], t.even[1], codes), lookup(t.odd[0], t.odd[1], codes), rows);
-    const uint32_t codes1 = upper(codes), rows1 = upper(rows);
+    const uint32_t codes1 = t.upper(codes), rows1 = t.upper(rows);
     out[1] = lookup(lookup(t.even[0], t.even[1], codes1), lookup(t.odd[0], t.odd[1], codes1), rows1);
   }
   static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* out) {
@@ -68,7 +61,7 @@ struct Decoder<2> {
                                                uint32_t* out) {
     const uint32_t selectors = ((codes & 0x33333333u) ^ ((u1 ^ u3) & kLowBits)) + (u2 & kLowBits) * 4;
     out[0] = lookup(t.even[0], t.odd[0], selectors);
-    out[1] = lookup(t.even[0], t.odd[0], upper(selectors));
+    out[1] = lookup(t.even[0], t.odd[0], t.upper(selectors));
   }
   static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* out) {
     const uint32_t a = w[0], b = w[0] >> 2, c = w[1], d = w[1] >> 2;
@@ -91,8 +84,8 @@ struct Decoder<4> {
     const uint32_t selectors = codes & 0x77777777u, halves = ((codes >> 1) & 0x44444444u) | 0x32103210u;
     const uint32_t rows = select_rows(u2);
     out[0] = lookup(of_sixteen(t.even, selectors, halves), of_sixteen(t.odd, selectors, halves), rows);
-    const uint32_t selectors1 = upper(selectors), halves1 = upper(halves);
-    out[1] = lookup(of_sixteen(t.even, selectors1, halves1), of_sixteen(t.odd, selectors1, halves1), upper(rows));
+    const uint32_t selectors1 = t.upper(selectors), halves1 = t.upper(halves);
+    out[1] = lookup(of_sixteen(t.even, selectors1, halves1), of_sixteen(t.odd, selectors1, halves1), t.upper(rows));
   }
   static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* out) {
     const uint32_t a = w[0], b = w[1], c = w[2], d = w[3];
