@@ -13,9 +13,13 @@ constexpr unsigned kMergeWarps = kWarps / 2;
 /// Floats of scratch that attention needs.
 constexpr unsigned kAttendScratch = (kHeadGroup + 2) * kMaxHeadDim + kMergeWarps * kHeadGroup * (kMaxHeadDim + 2);
 
+// Eight elements of a vector as they are stored, and as numbers.
 struct F16Cache {
-  static __device__ void load(const void* base, uint64_t vector, uint32_t dim, uint32_t at, float (&out)[kLaneDims]) {
-    const uint4 raw = __ldcg(reinterpret_cast<const uint4*>(static_cast<const __half*>(base) + vector * dim + at));
+  using Raw = uint4;
+  static __device__ Raw load(const void* base, uint64_t element) {
+    return __ldcg(reinterpret_cast<const uint4*>(static_cast<const __half*>(base) + element));
+  }
+  static __device__ void numbers(const Raw& raw, float (&out)[kLaneDims]) {
     const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -26,8 +30,11 @@ struct F16Cache {
   }
 };
 struct Int8Cache {
-  static __device__ void load(const void* base, uint64_t vector, uint32_t dim, uint32_t at, float (&out)[kLaneDims]) {
-    const uint2 raw = __ldcg(reinterpret_cast<const uint2*>(static_cast<const int8_t*>(base) + vector * dim + at));
+  using Raw = uint2;
+  static __device__ Raw load(const void* base, uint64_t element) {
+    return __ldcg(reinterpret_cast<const uint2*>(static_cast<const int8_t*>(base) + element));
+  }
+  static __device__ void numbers(const Raw& raw, float (&out)[kLaneDims]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       out[i] = static_cast<float>(static_cast<int8_t>(raw.x >> (8 * i)));
@@ -36,22 +43,28 @@ struct Int8Cache {
   }
 };
 
-// One warp writes a key or a value [head_dim] of the position.
-__device__ inline void store_vector(const Stage& s, void* cache, float* scales, uint64_t vector, const float* x) {
+// One warp writes a key or a value [head_dim] of the position, and leaves in x what reading it gives.
+__device__ inline void store_vector(const Stage& s, void* cache, float* scales, uint64_t vector, float* x) {
   const uint32_t lane = threadIdx.x % 32;
   if (!s.int8_cache) {
-    for (uint32_t i = lane; i < s.head_dim; i += 32)
-      static_cast<__half*>(cache)[vector * s.head_dim + i] = __float2half_rn(x[i]);
+    for (uint32_t i = lane; i < s.head_dim; i += 32) {
+      const __half rounded = __float2half_rn(x[i]);
+      static_cast<__half*>(cache)[vector * s.head_dim + i] = rounded;
+      x[i] = __half2float(rounded);
+    }
     return;
   }
   float largest = 0;
   for (uint32_t i = lane; i < s.head_dim; i += 32) largest = fmaxf(largest, fabsf(x[i]));
   largest = warp_max(largest);
   const bool zero = !(largest >= 0x1p-100f);
-  const float inverse = zero ? 0.0f : __fdiv_rn(127.0f, largest);
-  for (uint32_t i = lane; i < s.head_dim; i += 32)
-    static_cast<int8_t*>(cache)[vector * s.head_dim + i] = static_cast<int8_t>(__float2int_rn(x[i] * inverse));
-  if (lane == 0) scales[vector] = zero ? 0.0f : __fdiv_rn(largest, 127.0f);
+  const float inverse = zero ? 0.0f : __fdiv_rn(127.0f, largest), scale = zero ? 0.0f : __fdiv_rn(largest, 127.0f);
+  for (uint32_t i = lane; i < s.head_dim; i += 32) {
+    const int rounded = __float2int_rn(x[i] * inverse);
+    static_cast<int8_t*>(cache)[vector * s.head_dim + i] = static_cast<int8_t>(rounded);
+    x[i] = static_cast<float>(rounded) * scale;
+  }
+  if (lane == 0) scales[vector] = scale;
 }
 
 // Element i of a head after the rotation; `head` is its place in the vector of queries, keys and values.
@@ -82,40 +95,13 @@ __device__ inline float merged(uint32_t n, uint32_t i, Load share) {
   return value / total;
 }
 
-template <typename Cache>
-__device__ inline void attend_positions(const Stage& s, uint64_t first_vector, uint32_t begin, uint32_t end,
-                                        const float* q, float* shares) {
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const uint32_t at = lane % kLanesPerPosition * kLaneDims;
-  const bool inside = at < s.head_dim;
-  const float to_log2 = 1.44269504f * rsqrtf(static_cast<float>(s.head_dim));
-  float qs[kHeadGroup][kLaneDims], acc[kHeadGroup][kLaneDims], top[kHeadGroup], total[kHeadGroup];
-#pragma unroll
-  for (unsigned g = 0; g < kHeadGroup; ++g) {
-    top[g] = -INFINITY;
-    total[g] = 0;
-#pragma unroll
-    for (unsigned i = 0; i < kLaneDims; ++i) {
-      qs[g][i] = inside ? q[g * s.head_dim + at + i] * to_log2 : 0.0f;
-      acc[g][i] = 0;
-    }
-  }
-  constexpr uint32_t kStride = kWarps * 32 / kLanesPerPosition;
-  const uint32_t mine = begin + warp * (32 / kLanesPerPosition) + lane / kLanesPerPosition;
-  // All lanes take part in each round: sums go across lanes.
-  for (uint32_t base = begin; base < end; base += kStride) {
-    const uint32_t p = mine + (base - begin);
-    const bool valid = p < end && inside;
-    float k[kLaneDims] = {}, v[kLaneDims] = {};
-    float k_scale = 1, v_scale = 1;
-    if (valid) {
-      Cache::load(s.keys, first_vector + p, s.head_dim, at, k);
-      Cache::load(s.values, first_vector + p, s.head_dim, at, v);
-      if (s.int8_cache) {
-        k_scale = __ldcg(s.key_scales + first_vector + p);
-        v_scale = __ldcg(s.value_scales + first_vector + p);
-      }
-    }
+// What a lane has gathered for its dimensions and positions: softmax so far, with a running maximum.
+struct Gathered {
+  float top[kHeadGroup], total[kHeadGroup], acc[kHeadGroup][kLaneDims];
+
+  // One position of each half of the warp, with keys and values [kLaneDims] of this lane.
+  __device__ __forceinline__ void add(const float (&qs)[kHeadGroup][kLaneDims], const float (&k)[kLaneDims],
+                                      float k_scale, const float (&v)[kLaneDims], float v_scale, bool valid) {
     float score[kHeadGroup];
 #pragma unroll
     for (unsigned g = 0; g < kHeadGroup; ++g) {
@@ -128,10 +114,9 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
     for (unsigned d = kLanesPerPosition / 2; d > 0; d /= 2)
 #pragma unroll
       for (unsigned g = 0; g < kHeadGroup; ++g) score[g] += __shfl_xor_sync(0xffffffffu, score[g], d);
-    if (p >= end) continue;
 #pragma unroll
     for (unsigned g = 0; g < kHeadGroup; ++g) {
-      const float x = score[g] * k_scale;
+      const float x = valid ? score[g] * k_scale : -INFINITY;
       if (x > top[g]) {
         const float shrink = exp2f(top[g] - x);
         top[g] = x;
@@ -139,12 +124,80 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
 #pragma unroll
         for (unsigned i = 0; i < kLaneDims; ++i) acc[g][i] *= shrink;
       }
-      const float weight = exp2f(x - top[g]);
+      const float weight = valid ? exp2f(x - top[g]) : 0.0f;
       total[g] += weight;
       const float scaled = weight * v_scale;
 #pragma unroll
       for (unsigned i = 0; i < kLaneDims; ++i) acc[g][i] = fmaf(scaled, v[i], acc[g][i]);
     }
+  }
+};
+
+// Positions [begin, end) of the cache, and one more whose key and value [2][head_dim] are `fresh`, where it is not null.
+template <typename Cache>
+__device__ inline void attend_positions(const Stage& s, uint64_t first_vector, uint32_t begin, uint32_t end,
+                                        const float* q, const float* fresh, float* shares) {
+  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const uint32_t at = lane % kLanesPerPosition * kLaneDims;
+  const bool inside = at < s.head_dim;
+  const float to_log2 = 1.44269504f * rsqrtf(static_cast<float>(s.head_dim));
+  float qs[kHeadGroup][kLaneDims];
+  Gathered gathered;
+  float (&top)[kHeadGroup] = gathered.top;
+  float (&total)[kHeadGroup] = gathered.total;
+  float (&acc)[kHeadGroup][kLaneDims] = gathered.acc;
+#pragma unroll
+  for (unsigned g = 0; g < kHeadGroup; ++g) {
+    top[g] = -INFINITY;
+    total[g] = 0;
+#pragma unroll
+    for (unsigned i = 0; i < kLaneDims; ++i) {
+      qs[g][i] = inside ? q[g * s.head_dim + at + i] * to_log2 : 0.0f;
+      acc[g][i] = 0;
+    }
+  }
+  constexpr uint32_t kStride = kWarps * 32 / kLanesPerPosition;
+  constexpr uint32_t kAhead = 2;  // rounds whose loads are under way together
+  const uint32_t mine = warp * (32 / kLanesPerPosition) + lane / kLanesPerPosition;
+  // All lanes take part in each round: sums go across lanes.
+#pragma unroll 1
+  for (uint32_t base = begin; base < end; base += kAhead * kStride) {
+    typename Cache::Raw k_raw[kAhead], v_raw[kAhead];
+    float k_scale[kAhead], v_scale[kAhead];
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      const uint32_t p = base + i * kStride + mine;
+      k_raw[i] = v_raw[i] = {};
+      k_scale[i] = v_scale[i] = 1;
+      if (p < end && inside) {
+        const uint64_t element = (first_vector + p) * s.head_dim + at;
+        k_raw[i] = Cache::load(s.keys, element);
+        v_raw[i] = Cache::load(s.values, element);
+        if (s.int8_cache) {
+          k_scale[i] = __ldcg(s.key_scales + first_vector + p);
+          v_scale[i] = __ldcg(s.value_scales + first_vector + p);
+        }
+      }
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      if (base + i * kStride >= end) break;
+      float k[kLaneDims], v[kLaneDims];
+      Cache::numbers(k_raw[i], k);
+      Cache::numbers(v_raw[i], v);
+      // Lanes without dimensions have zeros; scales must be those of the others.
+      const float ks = __shfl_sync(0xffffffffu, k_scale[i], lane & kLanesPerPosition);
+      gathered.add(qs, k, ks, v, v_scale[i], base + i * kStride + mine < end);
+    }
+  }
+  if (fresh != nullptr && warp == kWarps - 1) {
+    float k[kLaneDims], v[kLaneDims];
+#pragma unroll
+    for (unsigned i = 0; i < kLaneDims; ++i) {
+      k[i] = inside ? fresh[at + i] : 0.0f;
+      v[i] = inside ? fresh[s.head_dim + at + i] : 0.0f;
+    }
+    gathered.add(qs, k, 1.0f, v, 1.0f, lane < kLanesPerPosition);
   }
   __syncwarp();
   // The positions of a warp's two halves, then the upper warps' into the lower ones', through shared memory.
@@ -262,15 +315,16 @@ __device__ inline void attend_stage(const Stage& s, uint32_t position, const Scr
     }
     __syncthreads();
     if (owner) {
-      // Each chunk of query heads writes the same bytes. This block reads them in this launch, from the second cache.
+      // Each chunk of query heads writes the same bytes.
       if (threadIdx.x / 32 == 0) store_vector(s, s.keys, s.key_scales, first_vector + position, fresh);
       if (threadIdx.x / 32 == 1) store_vector(s, s.values, s.value_scales, first_vector + position, fresh + d);
       __syncthreads();
     }
+    const uint32_t cached = owner ? end - 1 : end;
     if (s.int8_cache) {
-      attend_positions<Int8Cache>(s, first_vector, begin, end, q, shares);
+      attend_positions<Int8Cache>(s, first_vector, begin, cached, q, owner ? fresh : nullptr, shares);
     } else {
-      attend_positions<F16Cache>(s, first_vector, begin, end, q, shares);
+      attend_positions<F16Cache>(s, first_vector, begin, cached, q, owner ? fresh : nullptr, shares);
     }
     float* partial = s.partial + static_cast<uint64_t>(item) * kHeadGroup * stride;
     if (splits == 1) {

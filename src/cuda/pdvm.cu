@@ -49,12 +49,7 @@ __device__ void embed_stage(const Stage& s, int32_t token, uint32_t thread, uint
       words[k] = *reinterpret_cast<const uint32_t*>(step + 512 * k + 16 * lane + 4 * (row % 4));
     const uint32_t scales = *reinterpret_cast<const uint16_t*>(step + 512 * w.bits + 2 * lane);
     const float scale = w.block_steps[(scales >> (4 * (row % 4))) & 15] * row_scale;
-    Table table;
-    for (unsigned i = 0; i < 4; ++i) {
-      table.even[i] = w.table[0][i];
-      table.odd[i] = w.table[1][i];
-    }
-    table.two16 = 65536;
+    const Table table = load_table(w, 65536);
     if (w.bits == 2) Decoder<2>::row(table, words, levels);
     if (w.bits == 3) Decoder<3>::row(table, words, levels);
     if (w.bits == 4) Decoder<4>::row(table, words, levels);

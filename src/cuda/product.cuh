@@ -185,6 +185,22 @@ __device__ inline void prepare_input(const Stage& s, uint32_t begin, uint32_t en
   }
 }
 
+__device__ inline Table load_table(const TrellisMatrix& w, uint32_t two16) {
+  Table t;
+#pragma unroll
+  for (unsigned i = 0; i < 4; ++i) {
+    t.even[i] = w.table[0][i];
+    t.odd[i] = w.table[1][i];
+  }
+  t.less[0] = w.less[0];
+  t.less[1] = w.less[1];
+  t.two16 = two16;
+  t.two29 = two16 << 13;
+  t.two30 = two16 << 14;
+  t.two31 = two16 << 15;
+  return t;
+}
+
 // d = a b + c of 16 x 32 by 32 x 8 int8. Before sm_80 there is no such instruction: the same by dot products of four,
 // in the form in which it is used here, where a thread's a meets only the b of one lane.
 __device__ __forceinline__ void multiply(int (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
@@ -210,61 +226,78 @@ __device__ __forceinline__ void multiply(int (&d)[4], uint32_t a0, uint32_t a1, 
 constexpr int kFloatZero = 0x4b400000;
 constexpr float kFloatZeroValue = 12582912.0f;
 
+// What a warp takes of a step at a time.
+template <unsigned kBits>
+struct Operands {
+  uint4 words[kBits], b[2];
+  uint32_t scales;
+  float activation_scale;
+};
+
+__device__ __forceinline__ uint32_t negated(uint32_t bytes) { return __vneg4(bytes); }
+
 // One step: acc[i] += row i of this lane's four times its block of activations. The matrix unit is used as 32 separate
 // dot products: column n of b has the activations of block n in the rows of lanes t = n / 2 and zeros elsewhere, so
 // that a lane's bytes meet their own block's activations only.
-template <unsigned kBits>
-__device__ __forceinline__ void multiply_step(const Table& table, const uint4 (&words)[kBits], uint32_t scales,
-                                              const uint4 (&b)[2], float activation_scale, const float* steps,
+template <unsigned kBits, bool kDifferences>
+__device__ __forceinline__ void multiply_step(const Table& table, const Operands<kBits>& o, const float* steps,
                                               bool second, float (&acc)[4]) {
-  const uint32_t bs[8] = {b[0].x, b[0].y, b[0].z, b[0].w, b[1].x, b[1].y, b[1].z, b[1].w};
+  const uint32_t b[8] = {o.b[0].x, o.b[0].y, o.b[0].z, o.b[0].w, o.b[1].x, o.b[1].y, o.b[1].z, o.b[1].w};
+  uint32_t minus[8];
+#pragma unroll
+  for (unsigned i = 0; i < 8; ++i) minus[i] = kDifferences ? negated(b[i]) : 0;
+  const auto* table_of_steps = reinterpret_cast<const uint8_t*>(steps);
 #pragma unroll
   for (unsigned pair = 0; pair < 2; ++pair) {
     uint32_t w0[kBits], w1[kBits], r0[8], r1[8];
 #pragma unroll
     for (unsigned k = 0; k < kBits; ++k) {
-      w0[k] = pair == 0 ? words[k].x : words[k].z;
-      w1[k] = pair == 0 ? words[k].y : words[k].w;
+      w0[k] = pair == 0 ? o.words[k].x : o.words[k].z;
+      w1[k] = pair == 0 ? o.words[k].y : o.words[k].w;
     }
-    Decoder<kBits>::row(table, w0, r0);
-    Decoder<kBits>::row(table, w1, r1);
     int sum[4] = {kFloatZero, kFloatZero, kFloatZero, kFloatZero};
+    if constexpr (kDifferences) {
+      uint32_t l0[8], l1[8];
+      Decoder3<true>::row(table, w0, r0, l0);
+      Decoder3<true>::row(table, w1, r1, l1);
 #pragma unroll
-    for (unsigned p = 0; p < 4; ++p)
-      multiply(sum, r0[2 * p], r1[2 * p], r0[2 * p + 1], r1[2 * p + 1], bs[2 * p], bs[2 * p + 1]);
+      for (unsigned p = 0; p < 4; ++p) {
+        multiply(sum, r0[2 * p], r1[2 * p], r0[2 * p + 1], r1[2 * p + 1], b[2 * p], b[2 * p + 1]);
+        multiply(sum, l0[2 * p], l1[2 * p], l0[2 * p + 1], l1[2 * p + 1], minus[2 * p], minus[2 * p + 1]);
+      }
+    } else {
+      Decoder<kBits>::row(table, w0, r0);
+      Decoder<kBits>::row(table, w1, r1);
+#pragma unroll
+      for (unsigned p = 0; p < 4; ++p)
+        multiply(sum, r0[2 * p], r1[2 * p], r0[2 * p + 1], r1[2 * p + 1], b[2 * p], b[2 * p + 1]);
+    }
     const float s0 = __int_as_float(second ? sum[1] : sum[0]) - kFloatZeroValue;
     const float s1 = __int_as_float(second ? sum[3] : sum[2]) - kFloatZeroValue;
-    acc[2 * pair] = fmaf(s0, steps[(scales >> (8 * pair)) & 15] * activation_scale, acc[2 * pair]);
-    acc[2 * pair + 1] = fmaf(s1, steps[(scales >> (8 * pair + 4)) & 15] * activation_scale, acc[2 * pair + 1]);
+    // Places of the steps, times four.
+    const uint32_t i0 = (pair == 0 ? o.scales * 4 : o.scales >> 6) & 60;
+    const uint32_t i1 = (pair == 0 ? o.scales >> 2 : o.scales >> 10) & 60;
+    acc[2 * pair] = fmaf(s0, *reinterpret_cast<const float*>(table_of_steps + i0) * o.activation_scale, acc[2 * pair]);
+    acc[2 * pair + 1] =
+        fmaf(s1, *reinterpret_cast<const float*>(table_of_steps + i1) * o.activation_scale, acc[2 * pair + 1]);
   }
 }
 
-template <unsigned kBits>
+template <unsigned kBits, bool kDifferences>
 __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Share& share, WeightStream& stream,
                                                const Scratch& scratch) {
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const uint32_t g = lane / 4, t = lane % 4;
-  Table table;
-#pragma unroll
-  for (unsigned i = 0; i < 4; ++i) {
-    table.even[i] = w.table[0][i];
-    table.odd[i] = w.table[1][i];
-  }
-  table.two16 = scratch.two16;
+  Table table = load_table(w, scratch.two16);
   const bool supplies = g / 2 == t;  // activations, of block g
   const uint32_t n = share.slice_steps();
-  const uint32_t own = 2 * t + g / 4;
+  const float* scale = scratch.scale + 2 * t + g / 4;  // of this lane's own block
   uint32_t in_slice = share.begin % n;
   float acc[4] = {0, 0, 0, 0};
   float* sums = scratch.sums + warp * scratch.sum_slots * 16;
   const int8_t* from = supplies ? scratch.q + 32 * g : scratch.zeros;
   const uint32_t from_step = supplies ? 32 * kStepBlocks : 0;
-  struct Operands {
-    uint4 words[kBits], b[2];
-    uint32_t scales;
-    float activation_scale;
-  };
-  const auto load = [&](Operands& o, uint32_t at) {
+  const auto load = [&](Operands<kBits>& o, uint32_t at) {
     const uint8_t* step = stream.front();
 #pragma unroll
     for (unsigned k = 0; k < kBits; ++k) o.words[k] = reinterpret_cast<const uint4*>(step + 512 * k)[lane];
@@ -272,19 +305,20 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
     const auto* q = reinterpret_cast<const uint4*>(from + at * from_step);
     o.b[0] = q[0];
     o.b[1] = q[1];
-    o.activation_scale = scratch.scale[kStepBlocks * at + own];
+    o.activation_scale = scale[kStepBlocks * at];
     stream.pop();
   };
-  Operands next;
+  Operands<kBits> next;
   load(next, in_slice);
 #pragma unroll 1
-  for (uint32_t i = share.begin; i < share.end; ++i) {
-    const Operands o = next;
+  for (uint32_t left = share.end - share.begin; left > 0; --left) {
+    const Operands<kBits> o = next;
+    const uint32_t then = in_slice + 1 == n ? 0 : in_slice + 1;
     // The next step comes from shared memory while this one is multiplied.
-    if (i + 1 < share.end) load(next, in_slice + 1 == n ? 0 : in_slice + 1);
-    multiply_step<kBits>(table, o.words, o.scales, o.b, o.activation_scale, scratch.steps, g >= 4, acc);
-    if (++in_slice == n || i + 1 == share.end) {
-      in_slice = in_slice == n ? 0 : in_slice;
+    if (left > 1) load(next, then);
+    multiply_step<kBits, kDifferences>(table, o, scratch.steps, g >= 4, acc);
+    in_slice = then;
+    if (then == 0 || left == 1) {
 #pragma unroll
       for (unsigned r = 0; r < 4; ++r) {
         acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 1);
@@ -348,12 +382,14 @@ __device__ inline void product_stage(const Stage& s, WeightStream& stream, const
   prepare_input(s, share.slice_begin, share.slice_end, scratch);
   __syncthreads();
   if (share.end > share.begin) {
-    if (w.bits == 3) {
-      multiply_share<3>(w, share, stream, scratch);
+    if (w.bits == 3 && w.differences) {
+      multiply_share<3, true>(w, share, stream, scratch);
+    } else if (w.bits == 3) {
+      multiply_share<3, false>(w, share, stream, scratch);
     } else if (w.bits == 4) {
-      multiply_share<4>(w, share, stream, scratch);
+      multiply_share<4, false>(w, share, stream, scratch);
     } else {
-      multiply_share<2>(w, share, stream, scratch);
+      multiply_share<2, false>(w, share, stream, scratch);
     }
   }
   __syncthreads();

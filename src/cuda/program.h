@@ -24,6 +24,8 @@ struct TrellisMatrix {
   const float* row_scales;  // [16 panels], times 2^-15; 0 past the last row
   uint32_t rows, cols, panels, blocks, steps, bits;
   uint32_t table[2][4];  // T[s][h], a byte each
+  uint32_t less[2];        // T[0] - T[1] of 3 bits,
+  uint32_t differences;    // where all of them are 0 to 127
   float block_steps[16];
   // Sparse weights on top: MdCSR of the same shape, or values == nullptr.
   const int8_t* residual_values;

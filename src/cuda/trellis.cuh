@@ -21,36 +21,57 @@ constexpr uint32_t kLowBits = 0x11111111u;
 __device__ __forceinline__ uint32_t select_rows(uint32_t u2) { return (u2 & kLowBits) * 4 + 0x32103210u; }
 
 struct Table {
-  uint32_t even[4], odd[4];  // T[0], T[1]
-  // 65536, which the compiler must not know: so shifts are done by the multipliers, which have less to do here than the
-  // units for logic.
-  uint32_t two16;
+  uint32_t even[4], odd[4];  // T[0], T[1]; of 3 bits even alone is used, with `less`
+  uint32_t less[2];          // T[0] - T[1], 0 to 127
+  // Powers of two that the compiler must not know: so shifts are done by the multipliers, which have less to do here than
+  // the units for logic.
+  uint32_t two16, two29, two30, two31;
   __device__ __forceinline__ uint32_t upper(uint32_t x) const { return __umulhi(x, two16); }  // x >> 16
 };
 
-// The 32 levels of one row's block, from its kBits words: out[2 p + half] has columns 8 p + {0, 4, 1, 5} (half 0) or
-// 8 p + {2, 6, 3, 7} (half 1), from its lowest byte on.
+// The 32 levels of one row's block, from its kBits words, four to a register: levels[2 p + half] has columns
+// 8 p + {0, 4, 1, 5} (half 0) or 8 p + {2, 6, 3, 7} (half 1), from its lowest byte on.
 template <unsigned kBits>
 struct Decoder;
 
-template <>
-struct Decoder<3> {
+// With 3 bits the levels are a difference, levels[i] - less[i], which the matrix units take at no cost: of two lookups
+// and a choice between them, the second lookup gives 0 by itself where it does not count. For that T[0] must nowhere be
+// below T[1]; a matrix of other tables has Differences = false.
+template <bool kDifferences>
+struct Decoder3 {
   static __device__ __forceinline__ void plane(const Table& t, uint32_t word, uint32_t u1, uint32_t u2, uint32_t u3,
-                                               uint32_t* out) {
+                                               uint32_t* levels, uint32_t* less) {
     const uint32_t codes = (word & 0x77777777u) ^ ((u1 ^ u3) & kLowBits);
-    const uint32_t rows = select_rows(u2);
-    out[0] = lookup(lookup(t.even[0], t.even[1], codes), lookup(t.odd[0], t.odd[1], codes), rows);
-    const uint32_t codes1 = t.upper(codes), rows1 = t.upper(rows);
-    out[1] = lookup(lookup(t.even[0], t.even[1], codes1), lookup(t.odd[0], t.odd[1], codes1), rows1);
+    const uint32_t codes1 = t.upper(codes);
+    if constexpr (kDifferences) {
+      levels[0] = lookup(t.even[0], t.even[1], codes);
+      levels[1] = lookup(t.even[0], t.even[1], codes1);
+      // A selector's top bit gives the sign of its byte, eight times: 0.
+      const uint32_t gated = codes | (~(u2 * 8) & 0x88888888u);
+      less[0] = lookup(t.less[0], t.less[1], gated);
+      less[1] = lookup(t.less[0], t.less[1], t.upper(gated));
+    } else {
+      const uint32_t rows = select_rows(u2);
+      levels[0] = lookup(lookup(t.even[0], t.even[1], codes), lookup(t.odd[0], t.odd[1], codes), rows);
+      levels[1] = lookup(lookup(t.even[0], t.even[1], codes1), lookup(t.odd[0], t.odd[1], codes1), t.upper(rows));
+    }
   }
-  static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* out) {
+  static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* levels, uint32_t* less) {
     const uint32_t a = w[0], b = w[1], c = w[2];
-    const uint32_t d = ((a >> 3) & 0x11111111u) | ((b >> 2) & 0x22222222u) | ((c >> 1) & 0x44444444u);
+    const uint32_t d = (__umulhi(a, t.two29) & 0x11111111u) | (__umulhi(b, t.two30) & 0x22222222u) |
+                       (__umulhi(c, t.two31) & 0x44444444u);
     const uint32_t tb = turned(b), tc = turned(c), td = turned(d);
-    plane(t, a, td, tc, tb, out);
-    plane(t, b, a, td, tc, out + 2);
-    plane(t, c, b, a, td, out + 4);
-    plane(t, d, c, b, a, out + 6);
+    plane(t, a, td, tc, tb, levels, less);
+    plane(t, b, a, td, tc, levels + 2, less + 2);
+    plane(t, c, b, a, td, levels + 4, less + 4);
+    plane(t, d, c, b, a, levels + 6, less + 6);
+  }
+};
+
+template <>
+struct Decoder<3> : Decoder3<false> {
+  static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* levels) {
+    Decoder3<false>::row(t, w, levels, nullptr);
   }
 };
 
