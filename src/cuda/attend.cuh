@@ -133,7 +133,8 @@ struct Gathered {
   }
 };
 
-// Positions [begin, end) of the cache, and one more whose key and value [2][head_dim] are `fresh`, where it is not null.
+// Positions [begin, end) of the cache, and one more whose key and value [2][head_dim] are `fresh`, where it is not
+// null.
 template <typename Cache>
 __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, uint32_t begin, uint32_t end,
                                         const float* q, const float* fresh, float* shares) {
@@ -143,9 +144,9 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
   const float to_log2 = 1.44269504f * rsqrtf(static_cast<float>(s.head_dim));
   float qs[kHeadGroup][kLaneDims];
   Gathered gathered;
-  float (&top)[kHeadGroup] = gathered.top;
-  float (&total)[kHeadGroup] = gathered.total;
-  float (&acc)[kHeadGroup][kLaneDims] = gathered.acc;
+  float(&top)[kHeadGroup] = gathered.top;
+  float(&total)[kHeadGroup] = gathered.total;
+  float(&acc)[kHeadGroup][kLaneDims] = gathered.acc;
 #pragma unroll
   for (unsigned g = 0; g < kHeadGroup; ++g) {
     top[g] = -INFINITY;
@@ -307,8 +308,8 @@ __device__ inline void attend_stage(const Stage& s, uint32_t position, const Scr
     for (uint32_t i = threadIdx.x; i < kHeadGroup * d; i += kThreads)
       q[i] = i / d < heads ? turned_element(s, angles, (first_head + i / d) * d, i % d) : 0.0f;
     if (owner) {
-  #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < 2 * d; i += kThreads) {
+#pragma unroll 1
+      for (uint32_t i = threadIdx.x; i < 2 * d; i += kThreads) {
         const uint32_t key = (s.heads + kv) * d;
         fresh[i] = i < d ? turned_element(s, angles, key, i) : load_parts(s.in, key + s.kv_heads * d + i - d);
       }
@@ -328,14 +329,14 @@ __device__ inline void attend_stage(const Stage& s, uint32_t position, const Scr
     }
     float* partial = s.partial + static_cast<uint64_t>(item) * kHeadGroup * stride;
     if (splits == 1) {
-  #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < heads * d; i += kThreads)
+#pragma unroll 1
+      for (uint32_t i = threadIdx.x; i < heads * d; i += kThreads)
         __stcg(s.out + first_head * d + i, merged(kMergeWarps, i % d, [&](uint32_t k, uint32_t e) {
                  return shares[(k * kHeadGroup + i / d) * stride + e];
                }));
     } else {
-  #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < heads * stride; i += kThreads) {
+#pragma unroll 1
+      for (uint32_t i = threadIdx.x; i < heads * stride; i += kThreads) {
         const uint32_t g = i / stride, e = i % stride;
         float top = -INFINITY, value = 0;
 #pragma unroll 1
@@ -356,8 +357,8 @@ __device__ inline void attend_stage(const Stage& s, uint32_t position, const Scr
       if (ticket == splits - 1) {
         if (threadIdx.x == 0) s.tickets[unit] = 0;
         const float* all = s.partial + static_cast<uint64_t>(unit) * splits * kHeadGroup * stride;
-    #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < heads * d; i += kThreads)
+#pragma unroll 1
+        for (uint32_t i = threadIdx.x; i < heads * d; i += kThreads)
           __stcg(s.out + first_head * d + i, merged(splits, i % d, [&](uint32_t k, uint32_t e) {
                    return __ldcg(all + (static_cast<uint64_t>(k) * kHeadGroup + i / d) * stride + e);
                  }));

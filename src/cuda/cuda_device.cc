@@ -158,6 +158,7 @@ CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, bool int8) : d
   machine_ = size_machine(program_.stages, device.blocks);
   machine_.stages = stages_.get();
   machine_.readings = readings_.get();
+  machine_.readings_count = static_cast<uint32_t>(program_.readings.size());
   machine_.state = state_.get();
   const auto limit = static_cast<uint32_t>(device.properties.sharedMemPerBlockOptin);
   if (!fit_shared_memory(&machine_, limit, device.properties.major >= 9))
@@ -183,7 +184,7 @@ void CudaTimeline::enqueue(uint32_t end) {
   cudaStream_t stream = device_.stream;
   uint64_t launches = 0;
   const auto go = [&](uint32_t first, uint32_t last) {
-    check(launch(machine_, first, last, stream), "launching a kernel");
+    check(launch(machine_, program_.range(first, last), stream), "launching a kernel");
     ++launches;
   };
   if (device_.fusion == "token") {
@@ -215,9 +216,9 @@ void CudaTimeline::capture() {
 
 void CudaTimeline::run(int32_t token, bool logits) {
   host_state_[0] = {token, static_cast<uint32_t>(length_), 0, 0, 0};
-  check(cudaMemcpyAsync(state_.get(), host_state_.get(), offsetof(State, error), cudaMemcpyHostToDevice,
-                        device_.stream),
-        "starting a token");
+  check(
+      cudaMemcpyAsync(state_.get(), host_state_.get(), offsetof(State, error), cudaMemcpyHostToDevice, device_.stream),
+      "starting a token");
   if (graphs_[logits]) {
     check(cudaGraphLaunch(graphs_[logits], device_.stream), "launching a graph");
   } else {

@@ -1,6 +1,6 @@
-// The cuda device against the cpu device: random models of odd shapes, every codec, cache and fusion, and the demo model.
-// Products have the same exact integer sums on both, so logits differ by the order of float sums only, and by what a
-// rounding to int8 or f16 that falls to the other side makes of it.
+// The cuda device against the cpu device: random models of odd shapes, every codec, cache and fusion, and the demo
+// model. Products have the same exact integer sums on both, so logits differ by the order of float sums only, and by
+// what a rounding to int8 or f16 that falls to the other side makes of it.
 #include "cuda/cuda_device.h"
 
 #include <cuda_runtime_api.h>
@@ -84,9 +84,8 @@ float largest(std::span<const float> x) {
 
 std::vector<float> all_logits(Session& session, std::span<const int32_t> tokens) {
   std::vector<float> logits;
-  session.feed_all(tokens, 0, [&](uint64_t, std::span<const float> row) {
-    logits.insert(logits.end(), row.begin(), row.end());
-  });
+  session.feed_all(tokens, 0,
+                   [&](uint64_t, std::span<const float> row) { logits.insert(logits.end(), row.begin(), row.end()); });
   return logits;
 }
 
@@ -123,8 +122,8 @@ class CudaDevice : public ::testing::Test {
     const float bound = 0.1f * largest(expected);  // of what one rounding to the other side may do to a small model
     double difference = 0, power = 0;
     for (size_t i = 0; i < expected.size(); ++i) {
-      ASSERT_LE(std::abs(whole[i] - expected[i]), bound) << label << ", logit " << i << " " << whole[i] << " "
-                                                         << expected[i];
+      ASSERT_LE(std::abs(whole[i] - expected[i]), bound)
+          << label << ", logit " << i << " " << whole[i] << " " << expected[i];
       difference += std::pow(whole[i] - expected[i], 2);
       power += std::pow(expected[i], 2);
     }

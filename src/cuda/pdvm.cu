@@ -1,6 +1,5 @@
-#include "cuda/pdvm.h"
-
 #include "cuda/attend.cuh"
+#include "cuda/pdvm.h"
 #include "cuda/product.cuh"
 
 namespace upg::cuda {
@@ -40,8 +39,7 @@ __device__ void embed_stage(const Stage& s, int32_t token, uint32_t thread, uint
   const uint32_t panel = static_cast<uint32_t>(token) / 16, row = static_cast<uint32_t>(token) % 16;
   const float row_scale = w.row_scales[token];
   for (uint32_t block = thread; block < w.blocks; block += threads) {
-    const uint8_t* step =
-        w.data + (static_cast<uint64_t>(panel) * w.steps + block / kStepBlocks) * step_bytes(w.bits);
+    const uint8_t* step = w.data + (static_cast<uint64_t>(panel) * w.steps + block / kStepBlocks) * step_bytes(w.bits);
     const uint32_t in_step = block % kStepBlocks;
     const uint32_t lane = 4 * (row / 4 + 4 * (in_step % 2)) + in_step / 2;
     uint32_t words[4] = {}, levels[8];
@@ -89,7 +87,8 @@ __device__ void select_stage(const Stage& s, State* state) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads, 1) run(Machine m, uint32_t begin, uint32_t end) {
+__global__ void __launch_bounds__(kThreads, 1)
+    run(Machine m, uint32_t begin, uint32_t end, uint32_t first_reading, uint32_t end_reading) {
   extern __shared__ __align__(128) uint8_t shared[];
   // Rings, then their barriers, then scratch.
   const uint32_t warp = threadIdx.x / 32;
@@ -115,6 +114,8 @@ __global__ void __launch_bounds__(kThreads, 1) run(Machine m, uint32_t begin, ui
   scratch.reduce = reinterpret_cast<float*>(at);
   at += 4 * kWarps;
   scratch.steps = reinterpret_cast<float*>(at);
+  at += 64;
+  auto* readings = reinterpret_cast<Reading*>(at);
 
   // The description of a stage, and of the one after, in shared memory.
   __shared__ __align__(16) Stage stages[2];
@@ -127,8 +128,10 @@ __global__ void __launch_bounds__(kThreads, 1) run(Machine m, uint32_t begin, ui
   };
   const uint32_t position = __ldcg(&m.state->position);
   describe(begin);
-  WeightStream stream(m.readings, begin, end, ring, barriers, m.slots, m.slot_bytes);
+  for (uint32_t i = threadIdx.x; i < (end_reading - first_reading) * (sizeof(Reading) / 4); i += kThreads)
+    reinterpret_cast<uint32_t*>(readings)[i] = reinterpret_cast<const uint32_t*>(m.readings + first_reading)[i];
   __syncthreads();
+  WeightStream stream(readings, readings + (end_reading - first_reading), ring, barriers, m.slots, m.slot_bytes);
 #pragma unroll 1
   for (uint32_t i = begin; i < end; ++i) {
     const Stage& s = stages[i & 1];
@@ -137,9 +140,15 @@ __global__ void __launch_bounds__(kThreads, 1) run(Machine m, uint32_t begin, ui
       case Op::kEmbed:
         embed_stage(s, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads);
         break;
-      case Op::kProduct: product_stage(s, stream, scratch); break;
-      case Op::kAttend: attend_stage(s, position, scratch); break;
-      case Op::kSelect: select_stage(s, m.state); break;
+      case Op::kProduct:
+        product_stage(s, stream, scratch);
+        break;
+      case Op::kAttend:
+        attend_stage(s, position, scratch);
+        break;
+      case Op::kSelect:
+        select_stage(s, m.state);
+        break;
     }
     if (i + 1 < end) {
       if (s.op == Op::kProduct && stages[(i + 1) & 1].op == Op::kAttend) fetch_cache(stages[(i + 1) & 1], position);
@@ -185,7 +194,9 @@ __global__ void row_scales_kernel(const uint16_t* row_scales, uint32_t rows, uin
 }  // namespace
 
 bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
-  const uint32_t fixed = 36 * m->input_blocks + 32 + 4 * m->sum_floats + 4 * m->residual_columns + 4 * kWarps + 64 + 2048;
+  const uint32_t fixed = 36 * m->input_blocks + 32 + 4 * m->sum_floats + 4 * m->residual_columns + 4 * kWarps + 64 +
+                         m->readings_count * static_cast<uint32_t>(sizeof(Reading)) +
+                         2048;  // for what is declared in kernels
   if (fixed >= limit) return false;
   m->slots = (limit - fixed) / (kWarps * (m->slot_bytes + 8));
   const uint32_t most = bulk_copies ? 16 : WeightStream::kFallbackSlots, least = bulk_copies ? 2 : most;
@@ -198,14 +209,15 @@ cudaError_t prepare(const Machine& m) {
   return cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(m.shared_bytes));
 }
 
-cudaError_t launch(const Machine& machine, uint32_t begin, uint32_t end, cudaStream_t stream) {
+cudaError_t launch(const Machine& machine, StageRange range, cudaStream_t stream) {
   Machine m = machine;
   m.two16 = 65536;
-  if (end - begin == 1) {
-    run<<<m.blocks, kThreads, m.shared_bytes, stream>>>(m, begin, end);
+  if (range.end - range.begin == 1) {
+    run<<<m.blocks, kThreads, m.shared_bytes, stream>>>(m, range.begin, range.end, range.first_reading,
+                                                        range.end_reading);
     return cudaGetLastError();
   }
-  void* args[] = {&m, &begin, &end};
+  void* args[] = {&m, &range.begin, &range.end, &range.first_reading, &range.end_reading};
   return cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(run), dim3(m.blocks), dim3(kThreads), args,
                                      m.shared_bytes, stream);
 }

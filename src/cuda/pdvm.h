@@ -12,8 +12,9 @@ namespace upg::cuda {
 struct Machine {
   const Stage* stages;      // on the device
   const Reading* readings;  // on the device
-  State* state;         // on the device
-  uint32_t blocks;      // one a multiprocessor
+  uint32_t readings_count;
+  State* state;                // on the device
+  uint32_t blocks;             // one a multiprocessor
   uint32_t slots, slot_bytes;  // of each warp's ring
   uint32_t input_blocks;       // widest slice of any product's input, in blocks of 32
   uint32_t residual_columns;   // most columns of a matrix that has a residual
@@ -27,13 +28,18 @@ struct Machine {
 /// Returns false if the ring has no room.
 bool fit_shared_memory(Machine* machine, uint32_t limit, bool bulk_copies);
 
-/// Enqueues stages [begin, end). Several stages need all blocks to run at once.
-cudaError_t launch(const Machine& machine, uint32_t begin, uint32_t end, cudaStream_t stream);
+/// Stages [begin, end), and which readings are theirs.
+struct StageRange {
+  uint32_t begin, end, first_reading, end_reading;
+};
+
+/// Enqueues the stages as one kernel. Several stages need all blocks to run at once.
+cudaError_t launch(const Machine& machine, StageRange range, cudaStream_t stream);
 /// To be called once before: lets the kernel have its shared memory.
 cudaError_t prepare(const Machine& machine);
 
-/// Puts a file's tiles in the device's order. `codes`, `block_scales`, `row_scales` as in codec/layout/trellis.h, on the
-/// device; data [panels][steps][step_bytes], scales [16 panels].
+/// Puts a file's tiles in the device's order. `codes`, `block_scales`, `row_scales` as in codec/layout/trellis.h, on
+/// the device; data [panels][steps][step_bytes], scales [16 panels].
 cudaError_t repack(const uint32_t* codes, const uint8_t* block_scales, const uint16_t* row_scales, uint32_t rows,
                    uint32_t panels, uint32_t blocks, uint32_t bits, uint8_t* data, float* scales, cudaStream_t stream);
 

@@ -11,13 +11,13 @@ namespace upg::cuda {
 
 /// Shared memory of a block besides the rings.
 struct Scratch {
-  int8_t* q;         // [8 steps of the widest slice][32], in the order of place_of_column()
-  float* scale;      // [the same blocks]
-  float* x;          // [columns], only where some matrix has a residual
-  float* sums;       // [kWarps][slots][16], or what attention needs
+  int8_t* q;     // [8 steps of the widest slice][32], in the order of place_of_column()
+  float* scale;  // [the same blocks]
+  float* x;      // [columns], only where some matrix has a residual
+  float* sums;   // [kWarps][slots][16], or what attention needs
   uint32_t sum_slots;
-  float* reduce;     // [kWarps]
-  float* steps;      // [16] of the matrix at hand
+  float* reduce;        // [kWarps]
+  float* steps;         // [16] of the matrix at hand
   const int8_t* zeros;  // [32]
   uint32_t two16;       // 65536, for Table
 };
@@ -59,23 +59,17 @@ __device__ inline float4 load4(const float* p, bool valid) {
   return valid ? __ldcg(reinterpret_cast<const float4*>(p)) : make_float4(0, 0, 0, 0);
 }
 
+__device__ __noinline__ void load_odd_columns(const Stage& s, uint32_t first, Columns* out) {
+  for (uint32_t i = 0; i < 4 * kHeld; ++i) {
+    const uint32_t c = first + 4 * (threadIdx.x + i / 4 * kThreads) + i % 4;
+    reinterpret_cast<float*>(out->x)[i] = input_value(s, c);
+    reinterpret_cast<float*>(out->norm)[i] = s.input == Input::kNorm && c < s.w.cols ? __ldcg(s.norm + c) : 0;
+  }
+}
+
 __device__ inline void load_columns(const Stage& s, uint32_t first, Columns* out) {
   const bool norm = s.input == Input::kNorm, swiglu = s.input == Input::kSwiglu;
-  if (s.w.cols % 4 != 0) {
-#pragma unroll
-    for (uint32_t i = 0; i < kHeld; ++i) {
-      float x[4], w[4];
-#pragma unroll
-      for (uint32_t j = 0; j < 4; ++j) {
-        const uint32_t c = first + 4 * (threadIdx.x + i * kThreads) + j;
-        x[j] = input_value(s, c);
-        w[j] = norm && c < s.w.cols ? __ldcg(s.norm + c) : 0;
-      }
-      out->x[i] = {x[0], x[1], x[2], x[3]};
-      out->norm[i] = {w[0], w[1], w[2], w[3]};
-    }
-    return;
-  }
+  if (s.w.cols % 4 != 0) return load_odd_columns(s, first, out);
   // Three vectors to add, or two to multiply, of which one may be in no need of a partner.
   const float* a = norm ? s.stream : s.in.data;
   const float* b = norm ? s.in.data : s.in.data + (swiglu ? s.w.cols : s.in.stride);
@@ -111,8 +105,8 @@ __device__ inline float block_sum(float x, float* reduce) {
   return warp_sum(threadIdx.x % 32 < kWarps ? reduce[threadIdx.x % 32] : 0.0f);
 }
 
-// Columns c to c + 3, normed by `factor`, quantised as in kernels::QuantizeArgs: eight lanes have a block of 32, and all
-// lanes of a warp come here together.
+// Columns c to c + 3, normed by `factor`, quantised as in kernels::QuantizeArgs: eight lanes have a block of 32, and
+// all lanes of a warp come here together.
 __device__ inline void quantize_columns(const Stage& s, const Scratch& scratch, uint32_t first_block,
                                         uint32_t end_block, uint32_t c, const float (&x)[4]) {
   float largest = fmaxf(fmaxf(fabsf(x[0]), fabsf(x[1])), fmaxf(fabsf(x[2]), fabsf(x[3])));
@@ -144,27 +138,23 @@ __device__ inline void prepare_input(const Stage& s, uint32_t begin, uint32_t en
   const bool norm = s.input == Input::kNorm;
   // A norm needs all columns, and if they do not fit the registers, twice.
   const uint32_t first = norm ? 0 : 32 * first_block, last = norm ? 32 * kStepBlocks * s.w.steps : 32 * end_block;
-  Columns columns;
-  load_columns(s, first, &columns);
-  float inverse_size = 1;
-  if (norm) {
-    float power = 0;
-#pragma unroll 1
-    for (uint32_t at = first; at < s.w.cols; at += kHeldColumns) {
-      if (at != first) load_columns(s, at, &columns);
+  float inverse_size = norm ? 0.0f : 1.0f, power = 0;  // 0: not known yet
+  for (uint32_t at = first; at < last;) {
+    Columns columns;
+    load_columns(s, at, &columns);
+    if (inverse_size == 0) {
 #pragma unroll
       for (uint32_t i = 0; i < kHeld; ++i) {
         const float4 x = columns.x[i];
         power += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
       }
+      at += kHeldColumns;
+      if (at < s.w.cols) continue;
+      power = block_sum(power, scratch.reduce);
+      inverse_size = __frsqrt_rn(power / static_cast<float>(s.w.cols) + s.epsilon);
+      at = first;
+      if (s.w.cols > kHeldColumns) continue;
     }
-    power = block_sum(power, scratch.reduce);
-    inverse_size = __frsqrt_rn(power / static_cast<float>(s.w.cols) + s.epsilon);
-    if (s.w.cols > kHeldColumns) load_columns(s, first, &columns);
-  }
-#pragma unroll 1
-  for (uint32_t at = first; at < last; at += kHeldColumns) {
-    if (at != first) load_columns(s, at, &columns);
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
       const uint32_t c = at + 4 * (threadIdx.x + i * kThreads);
@@ -182,6 +172,7 @@ __device__ inline void prepare_input(const Stage& s, uint32_t begin, uint32_t en
       }
       quantize_columns(s, scratch, first_block, end_block, c, x);
     }
+    at += kHeldColumns;
   }
 }
 
@@ -192,8 +183,11 @@ __device__ inline Table load_table(const TrellisMatrix& w, uint32_t two16) {
     t.even[i] = w.table[0][i];
     t.odd[i] = w.table[1][i];
   }
-  t.less[0] = w.less[0];
-  t.less[1] = w.less[1];
+#pragma unroll
+  for (unsigned i = 0; i < 2; ++i) {
+    t.minus[i] = w.minus[i];
+    t.less[i] = w.less[i];
+  }
   t.two16 = two16;
   t.two29 = two16 << 13;
   t.two30 = two16 << 14;
@@ -216,8 +210,8 @@ __device__ __forceinline__ void multiply(int (&d)[4], uint32_t a0, uint32_t a1, 
     const unsigned source = 4 * (2 * t + e) + t;
     const uint32_t x0 = __shfl_sync(0xffffffffu, b0, source), x1 = __shfl_sync(0xffffffffu, b1, source);
     d[e] = __dp4a(static_cast<int>(a2), static_cast<int>(x1), __dp4a(static_cast<int>(a0), static_cast<int>(x0), d[e]));
-    d[2 + e] =
-        __dp4a(static_cast<int>(a3), static_cast<int>(x1), __dp4a(static_cast<int>(a1), static_cast<int>(x0), d[2 + e]));
+    d[2 + e] = __dp4a(static_cast<int>(a3), static_cast<int>(x1),
+                      __dp4a(static_cast<int>(a1), static_cast<int>(x0), d[2 + e]));
   }
 #endif
 }
@@ -229,23 +223,20 @@ constexpr float kFloatZeroValue = 12582912.0f;
 // What a warp takes of a step at a time.
 template <unsigned kBits>
 struct Operands {
-  uint4 words[kBits], b[2];
+  uint4 words[kBits];
   uint32_t scales;
-  float activation_scale;
 };
-
-__device__ __forceinline__ uint32_t negated(uint32_t bytes) { return __vneg4(bytes); }
 
 // One step: acc[i] += row i of this lane's four times its block of activations. The matrix unit is used as 32 separate
 // dot products: column n of b has the activations of block n in the rows of lanes t = n / 2 and zeros elsewhere, so
 // that a lane's bytes meet their own block's activations only.
 template <unsigned kBits, bool kDifferences>
-__device__ __forceinline__ void multiply_step(const Table& table, const Operands<kBits>& o, const float* steps,
-                                              bool second, float (&acc)[4]) {
-  const uint32_t b[8] = {o.b[0].x, o.b[0].y, o.b[0].z, o.b[0].w, o.b[1].x, o.b[1].y, o.b[1].z, o.b[1].w};
-  uint32_t minus[8];
-#pragma unroll
-  for (unsigned i = 0; i < 8; ++i) minus[i] = kDifferences ? negated(b[i]) : 0;
+__device__ __forceinline__ void multiply_step(const Table& table, const Operands<kBits>& o, const uint4* q,
+                                              float activation_scale, const float* steps, bool second,
+                                              float (&acc)[4]) {
+  const uint4 q0 = q[0], q1 = q[1];
+  const uint32_t b[8] = {q0.x, q0.y, q0.z, q0.w, q1.x, q1.y, q1.z, q1.w};
+  constexpr float kSign = kDifferences ? -1.0f : 1.0f;
   const auto* table_of_steps = reinterpret_cast<const uint8_t*>(steps);
 #pragma unroll
   for (unsigned pair = 0; pair < 2; ++pair) {
@@ -263,7 +254,7 @@ __device__ __forceinline__ void multiply_step(const Table& table, const Operands
 #pragma unroll
       for (unsigned p = 0; p < 4; ++p) {
         multiply(sum, r0[2 * p], r1[2 * p], r0[2 * p + 1], r1[2 * p + 1], b[2 * p], b[2 * p + 1]);
-        multiply(sum, l0[2 * p], l1[2 * p], l0[2 * p + 1], l1[2 * p + 1], minus[2 * p], minus[2 * p + 1]);
+        multiply(sum, l0[2 * p], l1[2 * p], l0[2 * p + 1], l1[2 * p + 1], b[2 * p], b[2 * p + 1]);
       }
     } else {
       Decoder<kBits>::row(table, w0, r0);
@@ -272,14 +263,14 @@ __device__ __forceinline__ void multiply_step(const Table& table, const Operands
       for (unsigned p = 0; p < 4; ++p)
         multiply(sum, r0[2 * p], r1[2 * p], r0[2 * p + 1], r1[2 * p + 1], b[2 * p], b[2 * p + 1]);
     }
-    const float s0 = __int_as_float(second ? sum[1] : sum[0]) - kFloatZeroValue;
-    const float s1 = __int_as_float(second ? sum[3] : sum[2]) - kFloatZeroValue;
+    const float s0 = kSign * __int_as_float(second ? sum[1] : sum[0]) - kSign * kFloatZeroValue;
+    const float s1 = kSign * __int_as_float(second ? sum[3] : sum[2]) - kSign * kFloatZeroValue;
     // Places of the steps, times four.
     const uint32_t i0 = (pair == 0 ? o.scales * 4 : o.scales >> 6) & 60;
     const uint32_t i1 = (pair == 0 ? o.scales >> 2 : o.scales >> 10) & 60;
-    acc[2 * pair] = fmaf(s0, *reinterpret_cast<const float*>(table_of_steps + i0) * o.activation_scale, acc[2 * pair]);
+    acc[2 * pair] = fmaf(s0, *reinterpret_cast<const float*>(table_of_steps + i0) * activation_scale, acc[2 * pair]);
     acc[2 * pair + 1] =
-        fmaf(s1, *reinterpret_cast<const float*>(table_of_steps + i1) * o.activation_scale, acc[2 * pair + 1]);
+        fmaf(s1, *reinterpret_cast<const float*>(table_of_steps + i1) * activation_scale, acc[2 * pair + 1]);
   }
 }
 
@@ -297,37 +288,42 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
   float* sums = scratch.sums + warp * scratch.sum_slots * 16;
   const int8_t* from = supplies ? scratch.q + 32 * g : scratch.zeros;
   const uint32_t from_step = supplies ? 32 * kStepBlocks : 0;
-  const auto load = [&](Operands<kBits>& o, uint32_t at) {
+  const auto load = [&](Operands<kBits>& o) {
     const uint8_t* step = stream.front();
 #pragma unroll
     for (unsigned k = 0; k < kBits; ++k) o.words[k] = reinterpret_cast<const uint4*>(step + 512 * k)[lane];
     o.scales = reinterpret_cast<const uint16_t*>(step + 512 * kBits)[lane];
-    const auto* q = reinterpret_cast<const uint4*>(from + at * from_step);
-    o.b[0] = q[0];
-    o.b[1] = q[1];
-    o.activation_scale = scale[kStepBlocks * at];
     stream.pop();
   };
   Operands<kBits> next;
-  load(next, in_slice);
+  uint32_t left = share.end - share.begin;
+  if (left == 0) return;
+  stream.more();
+  load(next);
+  while (left > 0) {
+    // Weights of products to come are asked for outside of the loop that follows, which must be short.
+    const uint32_t now = stream.more() ? min(left, stream.until_more()) : left;
 #pragma unroll 1
-  for (uint32_t left = share.end - share.begin; left > 0; --left) {
-    const Operands<kBits> o = next;
-    const uint32_t then = in_slice + 1 == n ? 0 : in_slice + 1;
-    // The next step comes from shared memory while this one is multiplied.
-    if (left > 1) load(next, then);
-    multiply_step<kBits, kDifferences>(table, o, scratch.steps, g >= 4, acc);
-    in_slice = then;
-    if (then == 0 || left == 1) {
+    for (uint32_t i = 0; i < now; ++i) {
+      const Operands<kBits> o = next;
+      const uint32_t then = in_slice + 1 == n ? 0 : in_slice + 1;
+      // The next step comes from shared memory while this one is multiplied.
+      if (left > 1) load(next);
+      multiply_step<kBits, kDifferences>(table, o, reinterpret_cast<const uint4*>(from + in_slice * from_step),
+                                         scale[kStepBlocks * in_slice], scratch.steps, g >= 4, acc);
+      in_slice = then;
+      if (then == 0 || left == 1) {
 #pragma unroll
-      for (unsigned r = 0; r < 4; ++r) {
-        acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 1);
-        acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 2);
-        acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 16);
+        for (unsigned r = 0; r < 4; ++r) {
+          acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 1);
+          acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 2);
+          acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 16);
+        }
+        if (t == 0 && g < 4) reinterpret_cast<float4*>(sums)[g] = make_float4(acc[0], acc[1], acc[2], acc[3]);
+        sums += 16;
+        acc[0] = acc[1] = acc[2] = acc[3] = 0;
       }
-      if (t == 0 && g < 4) reinterpret_cast<float4*>(sums)[g] = make_float4(acc[0], acc[1], acc[2], acc[3]);
-      sums += 16;
-      acc[0] = acc[1] = acc[2] = acc[3] = 0;
+      --left;
     }
   }
 }

@@ -24,8 +24,9 @@ struct TrellisMatrix {
   const float* row_scales;  // [16 panels], times 2^-15; 0 past the last row
   uint32_t rows, cols, panels, blocks, steps, bits;
   uint32_t table[2][4];  // T[s][h], a byte each
-  uint32_t less[2];        // T[0] - T[1] of 3 bits,
-  uint32_t differences;    // where all of them are 0 to 127
+  uint32_t minus[2];     // -T[0] of 3 bits
+  uint32_t less[2];      // T[0] - T[1],
+  uint32_t differences;  // where all of them are 0 to 127
   float block_steps[16];
   // Sparse weights on top: MdCSR of the same shape, or values == nullptr.
   const int8_t* residual_values;
@@ -61,20 +62,20 @@ struct Stage {
   TrellisMatrix w;  // kProduct, kEmbed
   uint32_t splits;  // kProduct: slices of columns, each with its share of the blocks
   Parts in;
-  const float* stream;   // kNorm: the residual stream before `in` is added [cols]
-  float* next_stream;    // kNorm: and after; kEmbed: the row that was looked up
-  const float* norm;     // kNorm [cols]
+  const float* stream;  // kNorm: the residual stream before `in` is added [cols]
+  float* next_stream;   // kNorm: and after; kEmbed: the row that was looked up
+  const float* norm;    // kNorm [cols]
   float epsilon;
-  float* out;            // kProduct: [splits][16 panels]; kAttend: [heads * head_dim]
-  Best* best;            // kProduct of the head, kSelect: the largest logit of each block
+  float* out;  // kProduct: [splits][16 panels]; kAttend: [heads * head_dim]
+  Best* best;  // kProduct of the head, kSelect: the largest logit of each block
   // kAttend
   uint32_t heads, kv_heads, head_dim, rotary_dim, window, capacity;
-  const float* angles;  // [max_context][rotary_dim]: cosines, then sines
-  void *keys, *values;  // of this layer: [kv_heads][capacity][head_dim], f16 or int8
+  const float* angles;               // [max_context][rotary_dim]: cosines, then sines
+  void *keys, *values;               // of this layer: [kv_heads][capacity][head_dim], f16 or int8
   float *key_scales, *value_scales;  // int8: [kv_heads][capacity]
   uint32_t int8_cache;
-  float* partial;       // [kv_heads * head groups][splits][kHeadGroup][head_dim + 2]
-  uint32_t* tickets;    // [kv_heads * head groups], 0 between launches
+  float* partial;     // [kv_heads * head groups][splits][kHeadGroup][head_dim + 2]
+  uint32_t* tickets;  // [kv_heads * head groups], 0 between launches
 };
 
 /// What a warp must know of a product to read its weights ahead: the stages' products in their order, the last one with
@@ -82,14 +83,13 @@ struct Stage {
 struct Reading {
   const uint8_t* data;
   uint32_t panels, steps, splits, bits;
-  uint32_t stage;  // that it belongs to
 };
 
 /// What changes from token to token.
 struct State {
   int32_t token;
-  uint32_t position;  // of the token
-  uint32_t error;     // a block waited too long for the others
+  uint32_t position;       // of the token
+  uint32_t error;          // a block waited too long for the others
   uint32_t arrived, left;  // blocks at the barriers of this launch; 0 between launches
 };
 

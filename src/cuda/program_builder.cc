@@ -64,7 +64,8 @@ DeviceBuffers make_buffers(const Decoder& d, const DeviceWeights& weights, uint3
   b.down = parts(&LayerWeights::down);
   b.mixed = allocate_zeros<float>(d.attention.heads * d.attention.head_dim, what);
   b.logits = allocate_zeros<float>(uint64_t{16} * weights.head.panels, what);
-  const uint64_t units = d.attention.kv_heads * ceil_div(d.attention.heads / d.attention.kv_heads, uint64_t{kHeadGroup});
+  const uint64_t units =
+      d.attention.kv_heads * ceil_div(d.attention.heads / d.attention.kv_heads, uint64_t{kHeadGroup});
   b.partial = allocate_zeros<float>(std::max<uint64_t>(units, blocks) * kHeadGroup * (d.attention.head_dim + 2), what);
   b.tickets = allocate_zeros<uint32_t>(units, what);
   b.best = allocate_zeros<Best>(blocks, what);
@@ -93,8 +94,7 @@ Program build_program(const Decoder& d, const DeviceWeights& weights, const Devi
     const LayerWeights& layer = weights.layers[i];
     const uint32_t qkv = choose_splits(layer.qkv, blocks), output = choose_splits(layer.output, blocks),
                    gate_up = 1 /* each part would be read twice */, down = choose_splits(layer.down, blocks);
-    p.stages.push_back(
-        norm(product(Input::kNorm, layer.qkv, qkv, before, b.qkv.get()), layer.attention_norm, true));
+    p.stages.push_back(norm(product(Input::kNorm, layer.qkv, qkv, before, b.qkv.get()), layer.attention_norm, true));
     Stage attend{};
     attend.op = Op::kAttend;
     attend.in = parts_of(b.qkv.get(), layer.qkv, qkv);
@@ -118,11 +118,11 @@ Program build_program(const Decoder& d, const DeviceWeights& weights, const Devi
     p.stages.push_back(attend);
     p.stages.push_back(
         product(Input::kPlain, layer.output, output, {b.mixed.get(), 1, layer.output.cols}, b.output.get()));
-    p.stages.push_back(norm(product(Input::kNorm, layer.gate_up, gate_up,
-                                    parts_of(b.output.get(), layer.output, output), b.gate_up.get()),
-                            layer.mlp_norm, true));
-    p.stages.push_back(product(Input::kSwiglu, layer.down, down, parts_of(b.gate_up.get(), layer.gate_up, gate_up),
-                               b.down.get()));
+    p.stages.push_back(norm(
+        product(Input::kNorm, layer.gate_up, gate_up, parts_of(b.output.get(), layer.output, output), b.gate_up.get()),
+        layer.mlp_norm, true));
+    p.stages.push_back(
+        product(Input::kSwiglu, layer.down, down, parts_of(b.gate_up.get(), layer.gate_up, gate_up), b.down.get()));
     before = parts_of(b.down.get(), layer.down, down);
     p.layer_ends.push_back(static_cast<uint32_t>(p.stages.size()));
   }
@@ -134,12 +134,20 @@ Program build_program(const Decoder& d, const DeviceWeights& weights, const Devi
   select.op = Op::kSelect;
   select.best = b.best.get();
   p.stages.push_back(select);
-  for (uint32_t i = 0; i < p.stages.size(); ++i) {
-    const Stage& s = p.stages[i];
-    if (s.op == Op::kProduct) p.readings.push_back({s.w.data, s.w.panels, s.w.steps, s.splits, s.w.bits, i});
+  for (const Stage& s : p.stages) {
+    if (s.op == Op::kProduct) p.readings.push_back({s.w.data, s.w.panels, s.w.steps, s.splits, s.w.bits});
   }
   p.readings.push_back({});
   return p;
+}
+
+StageRange Program::range(uint32_t begin, uint32_t end) const {
+  const auto readings_before = [&](uint32_t stage) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < stage; ++i) n += stages[i].op == Op::kProduct;
+    return n;
+  };
+  return {begin, end, readings_before(begin), readings_before(end)};
 }
 
 Machine size_machine(const std::vector<Stage>& stages, uint32_t blocks) {
@@ -155,7 +163,7 @@ Machine size_machine(const std::vector<Stage>& stages, uint32_t blocks) {
     m.sum_slots = std::max(m.sum_slots, of_warp / std::max(n - 1, 1u) + 2);
     m.slot_bytes = std::max(m.slot_bytes, step_bytes(s.w.bits));
     m.input_blocks = std::max(m.input_blocks, kStepBlocks * n);
-    if (s.w.residual_values != nullptr) m.residual_columns = std::max(m.residual_columns, s.w.cols);
+    if (s.w.residual_values != nullptr) m.residual_columns = std::max(m.residual_columns, up(s.w.cols, 4) * 4);
   }
   m.sum_floats = std::max(m.sum_floats, kWarps * m.sum_slots * 16);
   return m;

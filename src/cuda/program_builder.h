@@ -33,6 +33,8 @@ struct Program {
   std::vector<Reading> readings;     // of the products among them, and an end
   std::vector<uint32_t> layer_ends;  // one past the last stage of each layer
   uint32_t head = 0;                 // the product that gives logits; stages after it choose a token
+
+  StageRange range(uint32_t begin, uint32_t end) const;
 };
 
 Program build_program(const Decoder& decoder, const DeviceWeights& weights, const DeviceBuffers& buffers,

@@ -40,11 +40,10 @@ __device__ inline void barrier_init(uint64_t* barrier) {
 __device__ inline void copy_step(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          shared_address(to)),
-      "l"(from), "r"(bytes), "r"(shared_address(barrier))
-      : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(to)),
+               "l"(from), "r"(bytes), "r"(shared_address(barrier))
+               : "memory");
 }
 __device__ inline void barrier_wait(uint64_t* barrier, uint32_t phase) {
   asm volatile(
@@ -60,15 +59,12 @@ __device__ inline void barrier_wait(uint64_t* barrier, uint32_t phase) {
 
 class WeightStream {
  public:
-  /// `ring` [slots][slot_bytes] and `barriers` [slots] belong to this warp alone. Of `readings` those of stages
-  /// [begin, end).
-  __device__ WeightStream(const Reading* readings, uint32_t begin, uint32_t end, uint8_t* ring, uint64_t* barriers,
+  /// `ring` [slots][slot_bytes] and `barriers` [slots] belong to this warp alone; `readings` up to `end` are in shared
+  /// memory.
+  __device__ WeightStream(const Reading* readings, const Reading* end, uint8_t* ring, uint64_t* barriers,
                           uint32_t slots, uint32_t slot_bytes)
-      : end_stage_(end), ring_(ring), barriers_(barriers), slots_(slots), slot_bytes_(slot_bytes) {
+      : next_(readings), end_(end), ring_(ring), barriers_(barriers), slots_(slots), slot_bytes_(slot_bytes) {
     lane_ = threadIdx.x % 32;
-    while (readings->data != nullptr && readings->stage < begin) ++readings;
-    next_at_ = readings;
-    next_ = *readings;
 #if __CUDA_ARCH__ >= 900
     if (lane_ == 0) {
       for (uint32_t i = 0; i < slots; ++i) barrier_init(barriers + i);
@@ -77,8 +73,22 @@ class WeightStream {
     }
     __syncwarp();
 #endif
-    open_stage();
-    for (uint32_t i = 0; i < slots; ++i) put();
+    for (uint32_t free = slots; free > 0 && more();) {
+      const uint32_t n = min(free, left_);
+      for (uint32_t i = 0; i < n; ++i) put();
+      free -= n;
+    }
+#if __CUDA_ARCH__ < 900
+    while (write_slot_ != 0) advance();  // groups of copies are counted
+#endif
+  }
+
+  /// How many steps can be taken before more() is to be called again; 0: all that are left.
+  __device__ uint32_t until_more() const { return left_; }
+  /// Goes on to the next product's weights where those of this one are all on their way. Returns whether there are any.
+  __device__ bool more() {
+    while (left_ == 0 && next_ != end_) open(*next_++);
+    return left_ != 0;
   }
 
   /// The next step of this warp, in order.
@@ -91,59 +101,57 @@ class WeightStream {
 #endif
     return ring_ + read_slot_ * slot_bytes_;
   }
-  /// Done with it: its place is filled again.
+  /// Done with it: its place is filled again, where there is something to fill it with.
   __device__ void pop() {
     __syncwarp();
     if (++read_slot_ == slots_) {
       read_slot_ = 0;
       read_phase_ ^= 1;
     }
-    put();
+    if (left_ != 0) {
+      put();
+    } else {
+      advance();
+    }
   }
 
   static constexpr uint32_t kFallbackSlots = 4;
 
  private:
-  // The next product with work for this warp. What comes after is asked for now, so that it is here in time.
-  __device__ void open_stage() {
-    left_ = 0;
-    while (left_ == 0 && next_.data != nullptr && next_.stage < end_stage_) {
-      const Reading r = next_;
-      next_ = *++next_at_;
-      const Share share = share_of(r.panels, r.steps, r.splits, blockIdx.x, gridDim.x, threadIdx.x / 32);
-      left_ = share.end - share.begin;
-      if (left_ == 0) continue;
-      const uint32_t n = share.slice_steps(), panel = share.begin / n, in_panel = share.begin - panel * n;
-      bytes_ = step_bytes(r.bits);
-      in_panel_ = n - in_panel;
-      panel_gap_ = (r.steps - n) * bytes_;
-      slice_steps_ = n;
-      at_ = r.data + (static_cast<uint64_t>(share.panel_begin + panel) * r.steps + share.slice_begin + in_panel) *
-                         bytes_;
-    }
+  __device__ void open(const Reading& r) {
+    const Share share = share_of(r.panels, r.steps, r.splits, blockIdx.x, gridDim.x, threadIdx.x / 32);
+    left_ = share.end - share.begin;
+    if (left_ == 0) return;
+    const uint32_t n = share.slice_steps(), panel = share.begin / n, in_panel = share.begin - panel * n;
+    bytes_ = step_bytes(r.bits);
+    in_panel_ = n - in_panel;
+    panel_gap_ = (r.steps - n) * bytes_;
+    slice_steps_ = n;
+    at_ = r.data + (static_cast<uint64_t>(share.panel_begin + panel) * r.steps + share.slice_begin + in_panel) * bytes_;
   }
+  // Asks for one step; left_ is not 0.
   __device__ void put() {
-    if (left_ > 0) {
-      uint8_t* to = ring_ + write_slot_ * slot_bytes_;
+    uint8_t* to = ring_ + write_slot_ * slot_bytes_;
 #if __CUDA_ARCH__ >= 900
-      if (lane_ == 0) copy_step(to, at_, bytes_, barriers_ + write_slot_);
+    if (lane_ == 0) copy_step(to, at_, bytes_, barriers_ + write_slot_);
 #else
-      for (uint32_t i = 16 * lane_; i < bytes_; i += 512) {
+    for (uint32_t i = 16 * lane_; i < bytes_; i += 512) {
 #if __CUDA_ARCH__ >= 800
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + i)), "l"(at_ + i)
-                     : "memory");
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + i)), "l"(at_ + i) : "memory");
 #else
-        *reinterpret_cast<uint4*>(to + i) = *reinterpret_cast<const uint4*>(at_ + i);
+      *reinterpret_cast<uint4*>(to + i) = *reinterpret_cast<const uint4*>(at_ + i);
 #endif
-      }
-#endif
-      at_ += bytes_;
-      if (--in_panel_ == 0) {
-        in_panel_ = slice_steps_;
-        at_ += panel_gap_;
-      }
-      if (--left_ == 0) open_stage();
     }
+#endif
+    at_ += bytes_;
+    if (--in_panel_ == 0) {
+      in_panel_ = slice_steps_;
+      at_ += panel_gap_;
+    }
+    --left_;
+    advance();
+  }
+  __device__ void advance() {
 #if __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ < 900
     asm volatile("cp.async.commit_group;" ::: "memory");
 #elif __CUDA_ARCH__ < 800
@@ -152,9 +160,7 @@ class WeightStream {
     if (++write_slot_ == slots_) write_slot_ = 0;
   }
 
-  Reading next_;
-  const Reading* next_at_;
-  uint32_t end_stage_;
+  const Reading *next_, *end_;
   uint8_t* ring_;
   uint64_t* barriers_;
   uint32_t slots_, slot_bytes_;

@@ -21,10 +21,10 @@ constexpr uint32_t kLowBits = 0x11111111u;
 __device__ __forceinline__ uint32_t select_rows(uint32_t u2) { return (u2 & kLowBits) * 4 + 0x32103210u; }
 
 struct Table {
-  uint32_t even[4], odd[4];  // T[0], T[1]; of 3 bits even alone is used, with `less`
-  uint32_t less[2];          // T[0] - T[1], 0 to 127
-  // Powers of two that the compiler must not know: so shifts are done by the multipliers, which have less to do here than
-  // the units for logic.
+  uint32_t even[4], odd[4];    // T[0], T[1]; of 3 bits even alone is used, with `less`
+  uint32_t minus[2], less[2];  // -T[0]; T[0] - T[1], 0 to 127
+  // Powers of two that the compiler must not know: so shifts are done by the multipliers, which have less to do here
+  // than the units for logic.
   uint32_t two16, two29, two30, two31;
   __device__ __forceinline__ uint32_t upper(uint32_t x) const { return __umulhi(x, two16); }  // x >> 16
 };
@@ -34,9 +34,9 @@ struct Table {
 template <unsigned kBits>
 struct Decoder;
 
-// With 3 bits the levels are a difference, levels[i] - less[i], which the matrix units take at no cost: of two lookups
-// and a choice between them, the second lookup gives 0 by itself where it does not count. For that T[0] must nowhere be
-// below T[1]; a matrix of other tables has Differences = false.
+// With 3 bits the negative levels are a sum, levels[i] + less[i], which the matrix units take at no cost: of two
+// lookups and a choice between them, the second lookup gives 0 by itself where it does not count. For that T[0] must
+// nowhere be below T[1]; a matrix of other tables has kDifferences = false and no signs changed.
 template <bool kDifferences>
 struct Decoder3 {
   static __device__ __forceinline__ void plane(const Table& t, uint32_t word, uint32_t u1, uint32_t u2, uint32_t u3,
@@ -44,8 +44,8 @@ struct Decoder3 {
     const uint32_t codes = (word & 0x77777777u) ^ ((u1 ^ u3) & kLowBits);
     const uint32_t codes1 = t.upper(codes);
     if constexpr (kDifferences) {
-      levels[0] = lookup(t.even[0], t.even[1], codes);
-      levels[1] = lookup(t.even[0], t.even[1], codes1);
+      levels[0] = lookup(t.minus[0], t.minus[1], codes);
+      levels[1] = lookup(t.minus[0], t.minus[1], codes1);
       // A selector's top bit gives the sign of its byte, eight times: 0.
       const uint32_t gated = codes | (~(u2 * 8) & 0x88888888u);
       less[0] = lookup(t.less[0], t.less[1], gated);
