@@ -100,9 +100,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   Scratch scratch;
   scratch.q = reinterpret_cast<int8_t*>(at);
   at += 32 * m.input_blocks;
-  scratch.zeros = reinterpret_cast<int8_t*>(at);
-  if (threadIdx.x < 8) reinterpret_cast<uint32_t*>(at)[threadIdx.x] = 0;
-  at += 32;
   scratch.sums = reinterpret_cast<float*>(at);
   scratch.sum_slots = m.sum_slots;
   scratch.two16 = m.two16;
@@ -194,7 +191,7 @@ __global__ void row_scales_kernel(const uint16_t* row_scales, uint32_t rows, uin
 }  // namespace
 
 bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
-  const uint32_t fixed = 36 * m->input_blocks + 32 + 4 * m->sum_floats + 4 * m->residual_columns + 4 * kWarps + 64 +
+  const uint32_t fixed = 36 * m->input_blocks + 4 * m->sum_floats + 4 * m->residual_columns + 4 * kWarps + 64 +
                          m->readings_count * static_cast<uint32_t>(sizeof(Reading)) +
                          2048;  // for what is declared in kernels
   if (fixed >= limit) return false;

@@ -18,7 +18,6 @@ struct Scratch {
   uint32_t sum_slots;
   float* reduce;        // [kWarps]
   float* steps;         // [16] of the matrix at hand
-  const int8_t* zeros;  // [32]
   uint32_t two16;       // 65536, for Table
 };
 
@@ -40,16 +39,8 @@ __device__ inline float warp_max(float x) {
 
 __device__ inline float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-// Input column c before it is normed, for widths that are not multiples of 4.
-__device__ inline float input_value(const Stage& s, uint32_t c) {
-  if (c >= s.w.cols) return 0;
-  if (s.input == Input::kSwiglu) return silu(load_parts(s.in, c)) * load_parts(s.in, s.w.cols + c);
-  if (s.input == Input::kPlain) return load_parts(s.in, c);
-  return __ldcg(s.stream + c) + (s.in.count == 0 ? 0.0f : load_parts(s.in, c));
-}
-
 // A thread's columns, four at a time, kHeld times, and the norm's weights: all loads are under way before one is used.
-constexpr uint32_t kHeld = 3;
+constexpr uint32_t kHeld = 2;
 constexpr uint32_t kHeldColumns = 4 * kThreads * kHeld;
 struct Columns {
   float4 x[kHeld], norm[kHeld];
@@ -59,17 +50,8 @@ __device__ inline float4 load4(const float* p, bool valid) {
   return valid ? __ldcg(reinterpret_cast<const float4*>(p)) : make_float4(0, 0, 0, 0);
 }
 
-__device__ __noinline__ void load_odd_columns(const Stage& s, uint32_t first, Columns* out) {
-  for (uint32_t i = 0; i < 4 * kHeld; ++i) {
-    const uint32_t c = first + 4 * (threadIdx.x + i / 4 * kThreads) + i % 4;
-    reinterpret_cast<float*>(out->x)[i] = input_value(s, c);
-    reinterpret_cast<float*>(out->norm)[i] = s.input == Input::kNorm && c < s.w.cols ? __ldcg(s.norm + c) : 0;
-  }
-}
-
 __device__ inline void load_columns(const Stage& s, uint32_t first, Columns* out) {
   const bool norm = s.input == Input::kNorm, swiglu = s.input == Input::kSwiglu;
-  if (s.w.cols % 4 != 0) return load_odd_columns(s, first, out);
   // Three vectors to add, or two to multiply, of which one may be in no need of a partner.
   const float* a = norm ? s.stream : s.in.data;
   const float* b = norm ? s.in.data : s.in.data + (swiglu ? s.w.cols : s.in.stride);
@@ -195,31 +177,6 @@ __device__ inline Table load_table(const TrellisMatrix& w, uint32_t two16) {
   return t;
 }
 
-// d = a b + c of 16 x 32 by 32 x 8 int8. Before sm_80 there is no such instruction: the same by dot products of four,
-// in the form in which it is used here, where a thread's a meets only the b of one lane.
-__device__ __forceinline__ void multiply(int (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                                         uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-#else
-  const unsigned t = threadIdx.x % 4;
-#pragma unroll
-  for (unsigned e = 0; e < 2; ++e) {
-    const unsigned source = 4 * (2 * t + e) + t;
-    const uint32_t x0 = __shfl_sync(0xffffffffu, b0, source), x1 = __shfl_sync(0xffffffffu, b1, source);
-    d[e] = __dp4a(static_cast<int>(a2), static_cast<int>(x1), __dp4a(static_cast<int>(a0), static_cast<int>(x0), d[e]));
-    d[2 + e] = __dp4a(static_cast<int>(a3), static_cast<int>(x1),
-                      __dp4a(static_cast<int>(a1), static_cast<int>(x0), d[2 + e]));
-  }
-#endif
-}
-
-// Bits of the float 1.5 * 2^23: an integer added to them adds to the float, so sums that start here are floats already.
-constexpr int kFloatZero = 0x4b400000;
-constexpr float kFloatZeroValue = 12582912.0f;
-
 // What a warp takes of a step at a time.
 template <unsigned kBits>
 struct Operands {
@@ -227,50 +184,46 @@ struct Operands {
   uint32_t scales;
 };
 
-// One step: acc[i] += row i of this lane's four times its block of activations. The matrix unit is used as 32 separate
-// dot products: column n of b has the activations of block n in the rows of lanes t = n / 2 and zeros elsewhere, so
-// that a lane's bytes meet their own block's activations only.
+// Bits of the float 1.5 * 2^23: an integer added to them adds to the float, so sums that start here are floats already.
+constexpr int kFloatZero = 0x4b400000;
+constexpr float kFloatZeroValue = 12582912.0f;
+
+// One step: acc[i] += row i of this lane's four times its block of activations q [32].
 template <unsigned kBits, bool kDifferences>
 __device__ __forceinline__ void multiply_step(const Table& table, const Operands<kBits>& o, const uint4* q,
-                                              float activation_scale, const float* steps, bool second,
-                                              float (&acc)[4]) {
+                                              float activation_scale, const float* steps, float (&acc)[4]) {
   const uint4 q0 = q[0], q1 = q[1];
   const uint32_t b[8] = {q0.x, q0.y, q0.z, q0.w, q1.x, q1.y, q1.z, q1.w};
   constexpr float kSign = kDifferences ? -1.0f : 1.0f;
   const auto* table_of_steps = reinterpret_cast<const uint8_t*>(steps);
 #pragma unroll
-  for (unsigned pair = 0; pair < 2; ++pair) {
-    uint32_t w0[kBits], w1[kBits], r0[8], r1[8];
+  for (unsigned row = 0; row < 4; ++row) {
+    uint32_t words[kBits], levels[8];
 #pragma unroll
     for (unsigned k = 0; k < kBits; ++k) {
-      w0[k] = pair == 0 ? o.words[k].x : o.words[k].z;
-      w1[k] = pair == 0 ? o.words[k].y : o.words[k].w;
+      const uint4 w = o.words[k];
+      words[k] = row == 0 ? w.x : row == 1 ? w.y : row == 2 ? w.z : w.w;
     }
-    int sum[4] = {kFloatZero, kFloatZero, kFloatZero, kFloatZero};
+    int sum = kFloatZero;
     if constexpr (kDifferences) {
-      uint32_t l0[8], l1[8];
-      Decoder3<true>::row(table, w0, r0, l0);
-      Decoder3<true>::row(table, w1, r1, l1);
+      uint32_t less[8];
+      Decoder3<true>::row(table, words, levels, less);
+      int second = 0;  // two chains
 #pragma unroll
-      for (unsigned p = 0; p < 4; ++p) {
-        multiply(sum, r0[2 * p], r1[2 * p], r0[2 * p + 1], r1[2 * p + 1], b[2 * p], b[2 * p + 1]);
-        multiply(sum, l0[2 * p], l1[2 * p], l0[2 * p + 1], l1[2 * p + 1], b[2 * p], b[2 * p + 1]);
+      for (unsigned i = 0; i < 8; ++i) {
+        sum = __dp4a(static_cast<int>(levels[i]), static_cast<int>(b[i]), sum);
+        second = __dp4a(static_cast<int>(less[i]), static_cast<int>(b[i]), second);
       }
+      sum += second;
     } else {
-      Decoder<kBits>::row(table, w0, r0);
-      Decoder<kBits>::row(table, w1, r1);
+      Decoder<kBits>::row(table, words, levels);
 #pragma unroll
-      for (unsigned p = 0; p < 4; ++p)
-        multiply(sum, r0[2 * p], r1[2 * p], r0[2 * p + 1], r1[2 * p + 1], b[2 * p], b[2 * p + 1]);
+      for (unsigned i = 0; i < 8; ++i) sum = __dp4a(static_cast<int>(levels[i]), static_cast<int>(b[i]), sum);
     }
-    const float s0 = kSign * __int_as_float(second ? sum[1] : sum[0]) - kSign * kFloatZeroValue;
-    const float s1 = kSign * __int_as_float(second ? sum[3] : sum[2]) - kSign * kFloatZeroValue;
-    // Places of the steps, times four.
-    const uint32_t i0 = (pair == 0 ? o.scales * 4 : o.scales >> 6) & 60;
-    const uint32_t i1 = (pair == 0 ? o.scales >> 2 : o.scales >> 10) & 60;
-    acc[2 * pair] = fmaf(s0, *reinterpret_cast<const float*>(table_of_steps + i0) * activation_scale, acc[2 * pair]);
-    acc[2 * pair + 1] =
-        fmaf(s1, *reinterpret_cast<const float*>(table_of_steps + i1) * activation_scale, acc[2 * pair + 1]);
+    // The step's place, times four.
+    const uint32_t place = (row == 0 ? o.scales * 4 : o.scales >> (4 * row - 2)) & 60;
+    const float scale = *reinterpret_cast<const float*>(table_of_steps + place) * activation_scale;
+    acc[row] = fmaf(kSign * __int_as_float(sum) - kSign * kFloatZeroValue, scale, acc[row]);
   }
 }
 
@@ -280,14 +233,12 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const uint32_t g = lane / 4, t = lane % 4;
   Table table = load_table(w, scratch.two16);
-  const bool supplies = g / 2 == t;  // activations, of block g
   const uint32_t n = share.slice_steps();
   const float* scale = scratch.scale + 2 * t + g / 4;  // of this lane's own block
   uint32_t in_slice = share.begin % n;
   float acc[4] = {0, 0, 0, 0};
   float* sums = scratch.sums + warp * scratch.sum_slots * 16;
-  const int8_t* from = supplies ? scratch.q + 32 * g : scratch.zeros;
-  const uint32_t from_step = supplies ? 32 * kStepBlocks : 0;
+  const int8_t* q = scratch.q + 32 * (2 * t + g / 4);
   const auto load = [&](Operands<kBits>& o) {
     const uint8_t* step = stream.front();
 #pragma unroll
@@ -309,8 +260,8 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
       const uint32_t then = in_slice + 1 == n ? 0 : in_slice + 1;
       // The next step comes from shared memory while this one is multiplied.
       if (left > 1) load(next);
-      multiply_step<kBits, kDifferences>(table, o, reinterpret_cast<const uint4*>(from + in_slice * from_step),
-                                         scale[kStepBlocks * in_slice], scratch.steps, g >= 4, acc);
+      multiply_step<kBits, kDifferences>(table, o, reinterpret_cast<const uint4*>(q + 32 * kStepBlocks * in_slice),
+                                         scale[kStepBlocks * in_slice], scratch.steps, acc);
       in_slice = then;
       if (then == 0 || left == 1) {
 #pragma unroll
