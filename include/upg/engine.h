@@ -110,7 +110,7 @@ class Session {
   uint64_t context() const;  // positions it can hold
   uint64_t length() const;   // positions it holds
 
-  /// Appends tokens, in chunks of at most 512. Returns the logits [vocab_size] after the last one, valid until the next
+  /// Appends tokens. Returns the logits [vocab_size] after the last one, valid until the next
   /// call. Throws Error(kInvalidArgument) for an unknown id, no tokens, or more than the context has room for.
   std::span<const float> feed(std::span<const int32_t> tokens);
 

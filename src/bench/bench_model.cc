@@ -15,8 +15,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr uint64_t kChunk = 512;  // tokens of a prompt processed together, as Session does
-
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // Stored bytes of the matrices that a token multiplies with.
@@ -52,17 +50,18 @@ class ModelBench {
     timeline_->set_length(0);
     forward(1, true);
     timeline_->set_length(0);
-    if (!options_.prompts.empty()) forward(std::min<uint64_t>(kChunk, options_.prompts[0]), true);
+    if (!options_.prompts.empty()) forward(std::min<uint64_t>(timeline_->chunk(), options_.prompts[0]), true);
     step("warming up");
   }
 
   void prompts(BenchReport& report) {
+    const uint64_t chunk = timeline_->chunk();
     for (uint64_t n : options_.prompts) {
       std::vector<double> speeds;
       for (unsigned round = 0; round < options_.rounds; ++round) {
         timeline_->set_length(0);
         const auto start = Clock::now();
-        for (uint64_t at = 0; at < n; at += kChunk) forward(std::min(kChunk, n - at), at + kChunk >= n);
+        for (uint64_t at = 0; at < n; at += chunk) forward(std::min(chunk, n - at), at + chunk >= n);
         speeds.push_back(static_cast<double>(n) / seconds_since(start));
         step("prompts");
       }

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "cuda/program_builder.h"
+#include "cuda/prompt_runner.h"
 
 namespace upg::cuda {
 namespace {
@@ -35,11 +36,13 @@ class CudaTimeline final : public Timeline {
   uint64_t length() const override { return length_; }
   void set_length(uint64_t length) override { length_ = length; }
   uint64_t bytes_per_position() const override;
+  uint64_t chunk() const override { return kPromptTokens; }
   void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) override;
   int32_t forward_greedy(int32_t token) override;
   void fill(uint64_t n) override;
 
  private:
+  void forward_prompt(std::span<const int32_t> tokens, LogitsRange range, float* logits);
   void run(int32_t token, bool logits);
   void enqueue(uint32_t end);
   void capture();
@@ -119,6 +122,11 @@ class CudaDevice final : public Device {
     if (cudaMemGetInfo(&free, &total) != cudaSuccess) return 0;
     return total - free - (copies[0] ? uint64_t{2} << 30 : 0);
   }
+  PromptRunner& prompts() {
+    if (!prompts_) prompts_.emplace(decoder, *weights, shared_limit());
+    return *prompts_;
+  }
+  uint32_t shared_limit() const { return static_cast<uint32_t>(properties.sharedMemPerBlockOptin); }
   DeviceReport report() const override { return {fusion, launches}; }
 
   const Decoder& decoder;
@@ -131,6 +139,9 @@ class CudaDevice final : public Device {
   cudaStream_t stream = nullptr;
   uint32_t blocks = 0;
   uint64_t launches = 0;  // of the last token
+
+ private:
+  std::optional<PromptRunner> prompts_;  // its memory is taken by the first prompt
 };
 
 CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, bool int8) : device_(device) {
@@ -163,7 +174,7 @@ CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, bool int8) : d
   machine_.readings = readings_.get();
   machine_.readings_count = static_cast<uint32_t>(program_.readings.size());
   machine_.state = state_.get();
-  const auto limit = static_cast<uint32_t>(device.properties.sharedMemPerBlockOptin);
+  const uint32_t limit = device.shared_limit();
   if (!fit_shared_memory(&machine_, limit, device.properties.major >= 9))
     fail(ErrorCode::kUnsupported, "the model's widths need more shared memory than the {} bytes of {}", limit,
          device.properties.name);
@@ -240,14 +251,11 @@ void CudaTimeline::finish() {
 }
 
 void CudaTimeline::forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) {
+  if (tokens.size() > 1 && can_multiply_tokens(device_.shared_limit())) return forward_prompt(tokens, range, logits);
   const uint64_t vocab = device_.decoder.vocab;
   for (uint64_t i = 0; i < tokens.size(); ++i) {
     const bool wanted = i >= range.begin && i < range.end;
     run(tokens[i], wanted);
-    if (!wanted && i + 1 < tokens.size()) {
-      check(cudaStreamSynchronize(device_.stream), "running a token");
-      continue;
-    }
     if (wanted)
       check(cudaMemcpyAsync(host_logits_.get(), device_.buffers.logits.get(), vocab * sizeof(float),
                             cudaMemcpyDeviceToHost, device_.stream),
@@ -255,6 +263,25 @@ void CudaTimeline::forward(std::span<const int32_t> tokens, LogitsRange range, f
     finish();
     if (wanted) std::copy_n(host_logits_.get(), vocab, logits + (i - range.begin) * vocab);
   }
+}
+
+void CudaTimeline::forward_prompt(std::span<const int32_t> tokens, LogitsRange range, float* logits) {
+  const uint64_t vocab = device_.decoder.vocab;
+  PromptRunner& prompts = device_.prompts();
+  for (uint64_t at = 0; at < tokens.size(); at += kPromptTokens) {
+    const uint64_t n = std::min(kPromptTokens, tokens.size() - at);
+    prompts.run(tokens.subspan(at, n), length_, program_.stages, device_.stream);
+    length_ += n;
+    const uint64_t end = std::min(range.end, at + n);
+    for (uint64_t i = std::max(range.begin, at); i < end;) {
+      const uint64_t rows = std::min(end - i, PromptRunner::kLogitRows);
+      check(cudaMemcpyAsync(logits + (i - range.begin) * vocab, prompts.logits(i - at, rows, device_.stream),
+                            rows * vocab * sizeof(float), cudaMemcpyDeviceToHost, device_.stream),
+            "reading logits");
+      i += rows;
+    }
+  }
+  check(cudaStreamSynchronize(device_.stream), "running a prompt");
 }
 
 int32_t CudaTimeline::forward_greedy(int32_t token) {

@@ -1,4 +1,5 @@
 #include "cuda/attend.cuh"
+#include "cuda/embed.cuh"
 #include "cuda/pdvm.h"
 #include "cuda/product.cuh"
 
@@ -31,41 +32,6 @@ __device__ bool wait_for_all(State* state, uint32_t round) {
   }
   __syncthreads();
   return failed == 0;
-}
-
-// Column c of row r, one level at a time: for looking up rows, not for products.
-__device__ void embed_stage(const Stage& s, int32_t token, uint32_t thread, uint32_t threads) {
-  const TrellisMatrix& w = s.w;
-  const uint32_t panel = static_cast<uint32_t>(token) / 16, row = static_cast<uint32_t>(token) % 16;
-  const float row_scale = w.row_scales[token];
-  for (uint32_t block = thread; block < w.blocks; block += threads) {
-    const uint8_t* step = w.data + (static_cast<uint64_t>(panel) * w.steps + block / kStepBlocks) * step_bytes(w.bits);
-    const uint32_t in_step = block % kStepBlocks;
-    const uint32_t lane = 4 * (row / 4 + 4 * (in_step % 2)) + in_step / 2;
-    uint32_t words[4] = {}, levels[8];
-    for (uint32_t k = 0; k < w.bits; ++k)
-      words[k] = *reinterpret_cast<const uint32_t*>(step + 512 * k + 16 * lane + 4 * (row % 4));
-    const uint32_t scales = *reinterpret_cast<const uint16_t*>(step + 512 * w.bits + 2 * lane);
-    const float scale = w.block_steps[(scales >> (4 * (row % 4))) & 15] * row_scale;
-    const Table table = load_table(w, 65536);
-    if (w.bits == 2) Decoder<2>::row(table, words, levels);
-    if (w.bits == 3) Decoder<3>::row(table, words, levels);
-    if (w.bits == 4) Decoder<4>::row(table, words, levels);
-    for (uint32_t c = 0; c < 32 && 32 * block + c < w.cols; ++c) {
-      const unsigned place = place_of_column(c);
-      const int level = static_cast<int8_t>(levels[place / 4] >> (8 * (place % 4)));
-      __stcg(s.next_stream + 32 * block + c, static_cast<float>(level) * scale);
-    }
-  }
-  if (w.residual_values != nullptr && thread == 0) {
-    uint32_t column = 0;
-    const float scale = w.residual_scales[token];
-    for (uint32_t k = w.residual_row_pointers[token]; k < w.residual_row_pointers[token + 1]; ++k) {
-      column += w.residual_deltas[k];
-      const int value = w.residual_values[k];
-      if (value != -128) __stcg(s.next_stream + column, __ldcg(s.next_stream + column) + __fmul_rn(scale, value));
-    }
-  }
 }
 
 __device__ void select_stage(const Stage& s, State* state) {
@@ -135,7 +101,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     describe(i + 1);
     switch (s.op) {
       case Op::kEmbed:
-        embed_stage(s, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads);
+        embed_row(s.w, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads,
+                  s.next_stream);
         break;
       case Op::kProduct:
         product_stage(s, stream, scratch);

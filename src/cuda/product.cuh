@@ -16,9 +16,9 @@ struct Scratch {
   float* x;      // [columns], only where some matrix has a residual
   float* sums;   // [kWarps][slots][16], or what attention needs
   uint32_t sum_slots;
-  float* reduce;        // [kWarps]
-  float* steps;         // [16] of the matrix at hand
-  uint32_t two16;       // 65536, for Table
+  float* reduce;   // [kWarps]
+  float* steps;    // [16] of the matrix at hand
+  uint32_t two16;  // 65536, for Table
 };
 
 __device__ inline float load_parts(const Parts& parts, uint32_t i) {

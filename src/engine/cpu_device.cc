@@ -20,6 +20,8 @@ class CpuTimeline final : public Timeline {
   void set_length(uint64_t length) override { cache_.set_length(length); }
   uint64_t bytes_per_position() const override { return cache_.bytes_per_position(); }
 
+  uint64_t chunk() const override { return 512; }
+
   void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) override {
     model_.forward(context_, tokens, activations_, cache_, range, logits);
   }

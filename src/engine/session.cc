@@ -10,7 +10,6 @@
 namespace upg {
 namespace {
 
-constexpr uint64_t kChunk = 512;            // tokens of a prompt processed together
 constexpr uint64_t kDefaultContext = 4096;  // unless asked: a cache for the full context of a large model is gigabytes
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -72,8 +71,9 @@ void Session::rewind(uint64_t length) {
 
 std::span<const float> Session::feed(std::span<const int32_t> tokens) {
   impl_->check(tokens);
-  for (uint64_t at = 0; at < tokens.size(); at += kChunk) {
-    const uint64_t n = std::min<uint64_t>(kChunk, tokens.size() - at);
+  const uint64_t chunk = impl_->timeline->chunk();
+  for (uint64_t at = 0; at < tokens.size(); at += chunk) {
+    const uint64_t n = std::min<uint64_t>(chunk, tokens.size() - at);
     const bool last = at + n == tokens.size();
     impl_->forward(tokens.subspan(at, n), last ? LogitsRange{n - 1, n} : LogitsRange{});
   }
@@ -84,8 +84,9 @@ void Session::feed_all(std::span<const int32_t> tokens, uint64_t first,
                        const std::function<void(uint64_t, std::span<const float>)>& row) {
   impl_->check(tokens);
   const uint64_t vocab = impl_->engine->info().vocab_size;
-  for (uint64_t at = 0; at < tokens.size(); at += kChunk) {
-    const uint64_t n = std::min<uint64_t>(kChunk, tokens.size() - at);
+  const uint64_t chunk = std::min<uint64_t>(impl_->timeline->chunk(), 512);  // of which the caller gets logits
+  for (uint64_t at = 0; at < tokens.size(); at += chunk) {
+    const uint64_t n = std::min<uint64_t>(chunk, tokens.size() - at);
     const uint64_t begin = std::clamp(first, at, at + n) - at;
     impl_->forward(tokens.subspan(at, n), {begin, n});
     for (uint64_t i = begin; i < n; ++i)

@@ -19,6 +19,9 @@ class Timeline {
   virtual void set_length(uint64_t length) = 0;
   virtual uint64_t bytes_per_position() const = 0;
 
+  /// Tokens of a prompt that are best processed together.
+  virtual uint64_t chunk() const = 0;
+
   /// Runs `tokens` (valid ids, at least one) at positions length() and on, for which there is room. logits
   /// [range.end - range.begin, vocab_size] receives those of the positions in `range`; may be empty.
   virtual void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) = 0;

@@ -1,0 +1,186 @@
+// Attention of many tokens: queries stay in registers, keys and values pass by in tiles, softmax as they come. (Dao
+// 2023, "FlashAttention-2".)
+#include <cuda_fp16.h>
+
+#include "cuda/attend.cuh"
+#include "cuda/prompt.h"
+#include "cuda/prompt_tile.cuh"
+
+namespace upg::cuda {
+namespace {
+
+constexpr unsigned kTileQueries = 64, kTilePositions = 64;
+constexpr unsigned kAttendWarps = kTileQueries / 16;
+constexpr unsigned kAttendThreads = 32 * kAttendWarps;
+
+__device__ __forceinline__ uint32_t pack(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+// Heads of up to 32 kChunks dimensions, padded with zeros. Shared: keys and values [2][kTilePositions][row].
+template <unsigned kChunks>
+__global__ void __launch_bounds__(kAttendThreads)
+    attend_kernel(Stage s, const float* qkv, uint32_t width, uint32_t n, uint32_t position, float* out) {
+  constexpr unsigned kDims = 32 * kChunks;
+  constexpr unsigned kRow = kDims + 8;  // halves; 16 bytes more than a multiple of 128 or 64: no bank twice
+  extern __shared__ __align__(16) __half tile[];
+  __half* keys = tile;
+  __half* values = tile + kTilePositions * kRow;
+  const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const uint32_t head = blockIdx.y, kv = head / (s.heads / s.kv_heads), d = s.head_dim;
+  // Long ones first.
+  const uint32_t first_query = (gridDim.x - 1 - blockIdx.x) * kTileQueries;
+  const float to_log2 = 1.44269504f * rsqrtf(static_cast<float>(d));
+
+  // Dimensions are taken in another order, the same for queries and keys: a lane has 8 t to 8 t + 7 of each 32.
+  uint32_t q[kChunks][2][4];
+#pragma unroll
+  for (unsigned half = 0; half < 2; ++half) {
+    const uint32_t query = first_query + 16 * warp + g + 8 * half;
+    const float* from = qkv + static_cast<uint64_t>(query) * width + static_cast<uint64_t>(head) * d;
+#pragma unroll
+    for (unsigned c = 0; c < kChunks; ++c) {
+      const uint32_t at = 32 * c + 8 * t;
+      float x[8] = {};
+      if (query < n && at < d) {
+        const float4 a = *reinterpret_cast<const float4*>(from + at),
+                     b = *reinterpret_cast<const float4*>(from + at + 4);
+        x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+      }
+#pragma unroll
+      for (unsigned k = 0; k < 2; ++k) {
+        q[c][k][half] = pack(x[4 * k] * to_log2, x[4 * k + 1] * to_log2);
+        q[c][k][2 + half] = pack(x[4 * k + 2] * to_log2, x[4 * k + 3] * to_log2);
+      }
+    }
+  }
+  float o[4 * kChunks][4] = {};
+  float top[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
+  const uint32_t last_position = position + min(first_query + kTileQueries, n);  // one past the last key needed
+  const uint32_t oldest = position + first_query;                                // of the first query
+  const uint32_t begin =
+      s.window != 0 && oldest + 1 > s.window ? (oldest + 1 - s.window) / kTilePositions * kTilePositions : 0;
+#pragma unroll 1
+  for (uint32_t base = begin; base < last_position; base += kTilePositions) {
+    __syncthreads();
+    for (unsigned i = threadIdx.x; i < 2 * kTilePositions * (kDims / 8); i += kAttendThreads) {
+      const unsigned which = i / (kTilePositions * (kDims / 8)), p = i / (kDims / 8) % kTilePositions;
+      const unsigned at = i % (kDims / 8) * 8;
+      uint4 eight = {0, 0, 0, 0};
+      if (base + p < last_position && at < d) {
+        const uint64_t vector = static_cast<uint64_t>(kv) * s.capacity + base + p;
+        const void* cache = which ? s.values : s.keys;
+        if (s.int8_cache) {
+          const float scale = (which ? s.value_scales : s.key_scales)[vector];
+          float x[kLaneDims];
+          Int8Cache::numbers(Int8Cache::load(cache, vector * d + at), x);
+          eight = {pack(x[0] * scale, x[1] * scale), pack(x[2] * scale, x[3] * scale), pack(x[4] * scale, x[5] * scale),
+                   pack(x[6] * scale, x[7] * scale)};
+        } else {
+          eight = F16Cache::load(cache, vector * d + at);
+        }
+      }
+      *reinterpret_cast<uint4*>((which ? values : keys) + p * kRow + at) = eight;
+    }
+    __syncthreads();
+    float score[kTilePositions / 8][4];
+#pragma unroll
+    for (unsigned j = 0; j < kTilePositions / 8; ++j) {
+      score[j][0] = score[j][1] = score[j][2] = score[j][3] = 0;
+#pragma unroll
+      for (unsigned c = 0; c < kChunks; ++c) {
+        const uint4 k = *reinterpret_cast<const uint4*>(keys + (8 * j + g) * kRow + 32 * c + 8 * t);
+        multiply_halves(score[j], q[c][0], k.x, k.y);
+        multiply_halves(score[j], q[c][1], k.z, k.w);
+      }
+    }
+    // Scores of rows g and g + 8 at positions 8 j + 2 t and the next.
+#pragma unroll
+    for (unsigned half = 0; half < 2; ++half) {
+      const uint32_t at = position + first_query + 16 * warp + g + 8 * half;  // of the query
+      float new_top = top[half];
+#pragma unroll
+      for (unsigned j = 0; j < kTilePositions / 8; ++j) {
+#pragma unroll
+        for (unsigned e = 0; e < 2; ++e) {
+          const uint32_t p = base + 8 * j + 2 * t + e;
+          float& x = score[j][2 * half + e];
+          if (p > at || (s.window != 0 && p + s.window <= at)) x = -INFINITY;
+          new_top = fmaxf(new_top, x);
+        }
+      }
+      new_top = fmaxf(new_top, __shfl_xor_sync(0xffffffffu, new_top, 1));
+      new_top = fmaxf(new_top, __shfl_xor_sync(0xffffffffu, new_top, 2));
+      const float zero = new_top == -INFINITY ? 0.0f : new_top;
+      const float shrink = exp2f(top[half] - zero);
+      top[half] = new_top;
+      float sum = 0;
+#pragma unroll
+      for (unsigned j = 0; j < kTilePositions / 8; ++j) {
+#pragma unroll
+        for (unsigned e = 0; e < 2; ++e) sum += score[j][2 * half + e] = exp2f(score[j][2 * half + e] - zero);
+      }
+      total[half] = total[half] * shrink + sum;
+#pragma unroll
+      for (unsigned i = 0; i < 4 * kChunks; ++i) {
+        o[i][2 * half] *= shrink;
+        o[i][2 * half + 1] *= shrink;
+      }
+    }
+#pragma unroll
+    for (unsigned j = 0; j < kTilePositions / 16; ++j) {
+      const uint32_t weights[4] = {pack(score[2 * j][0], score[2 * j][1]), pack(score[2 * j][2], score[2 * j][3]),
+                                   pack(score[2 * j + 1][0], score[2 * j + 1][1]),
+                                   pack(score[2 * j + 1][2], score[2 * j + 1][3])};
+#pragma unroll
+      for (unsigned i = 0; i < 2 * kChunks; ++i) {
+        // Two tiles of 8 dimensions, 16 positions, turned on their way: lane l has the address of row l % 16.
+        uint32_t b[4];
+        const uint32_t from = static_cast<uint32_t>(
+            __cvta_generic_to_shared(values + (16 * j + lane % 16) * kRow + 16 * i + lane / 16 * 8));
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+                     : "r"(from));
+        multiply_halves(o[2 * i], weights, b[0], b[1]);
+        multiply_halves(o[2 * i + 1], weights, b[2], b[3]);
+      }
+    }
+  }
+#pragma unroll
+  for (unsigned half = 0; half < 2; ++half) {
+    total[half] += __shfl_xor_sync(0xffffffffu, total[half], 1);
+    total[half] += __shfl_xor_sync(0xffffffffu, total[half], 2);
+    const uint32_t query = first_query + 16 * warp + g + 8 * half;
+    if (query >= n) continue;
+    float* to = out + (static_cast<uint64_t>(query) * s.heads + head) * d;
+#pragma unroll
+    for (unsigned i = 0; i < 4 * kChunks; ++i) {
+      const unsigned at = 8 * i + 2 * t;
+      if (at >= d) continue;
+      to[at] = o[i][2 * half] / total[half];
+      to[at + 1] = o[i][2 * half + 1] / total[half];
+    }
+  }
+}
+
+template <unsigned kChunks>
+cudaError_t start(const Stage& s, const float* qkv, uint32_t width, uint32_t n, uint32_t position, float* out,
+                  cudaStream_t stream) {
+  constexpr unsigned kShared = 2 * kTilePositions * (32 * kChunks + 8) * 2;
+  const dim3 grid((n + kTileQueries - 1) / kTileQueries, s.heads);
+  attend_kernel<kChunks><<<grid, kAttendThreads, kShared, stream>>>(s, qkv, width, n, position, out);
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+cudaError_t attend_tokens(const Stage& s, const float* qkv, uint32_t width, uint32_t n, uint32_t position, float* out,
+                          cudaStream_t stream) {
+  if (s.head_dim <= 32) return start<1>(s, qkv, width, n, position, out, stream);
+  if (s.head_dim <= 64) return start<2>(s, qkv, width, n, position, out, stream);
+  if (s.head_dim <= 96) return start<3>(s, qkv, width, n, position, out, stream);
+  return start<4>(s, qkv, width, n, position, out, stream);
+}
+
+}  // namespace upg::cuda
