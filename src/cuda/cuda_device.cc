@@ -19,8 +19,8 @@ void require_supported(const Decoder& d) {
   if (a.head_dim % 8 != 0 || a.head_dim > 128)
     fail(ErrorCode::kUnsupported, "head_dim is {}: the cuda device has heads of multiples of 8 up to 128", a.head_dim);
   if (d.hidden % 4 != 0 || d.intermediate % 4 != 0)
-    fail(ErrorCode::kUnsupported, "hidden_size {} and intermediate_size {}: the cuda device has multiples of 4", d.hidden,
-         d.intermediate);
+    fail(ErrorCode::kUnsupported, "hidden_size {} and intermediate_size {}: the cuda device has multiples of 4",
+         d.hidden, d.intermediate);
   for (uint64_t n : {d.hidden, 2 * d.intermediate, d.vocab, a.heads * a.head_dim})
     if (n > (uint64_t{1} << 30)) fail(ErrorCode::kUnsupported, "a width of {} is too large for the cuda device", n);
 }

@@ -12,8 +12,10 @@
 #include <random>
 
 #include "base/float16.h"
+#include "codec/trellis.h"
 #include "format/safetensors_writer.h"
 #include "format/test_util.h"
+#include "format/upg_file.h"
 #include "model/test_util.h"
 #include "upg/compress.h"
 #include "upg/engine.h"
@@ -76,12 +78,6 @@ void write_checkpoint(const Shape& s, const std::string& dir) {
   writer.commit();
 }
 
-float largest(std::span<const float> x) {
-  float most = 0;
-  for (float v : x) most = std::max(most, std::abs(v));
-  return most;
-}
-
 std::vector<float> all_logits(Session& session, std::span<const int32_t> tokens) {
   std::vector<float> logits;
   session.feed_all(tokens, 0,
@@ -109,36 +105,44 @@ class CudaDevice : public ::testing::Test {
     return file;
   }
 
-  void expect_same(const std::string& file, const std::string& fusion, const std::string& kv, uint64_t n,
+  // Root mean square of the differences, relative to the logits.
+  static double difference(std::span<const float> actual, std::span<const float> expected) {
+    EXPECT_EQ(actual.size(), expected.size());
+    double sum = 0, power = 0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      sum += std::pow(actual[i] - expected[i], 2);
+      power += std::pow(expected[i], 2);
+    }
+    return std::sqrt(sum / power);
+  }
+
+  void expect_same(const std::string& file, const std::string& fusion, const std::string& kv,
                    const std::string& label) {
     const auto cpu = Engine::open(file);
     const auto gpu = Engine::open(file, {.device = "cuda", .fusion = fusion});
     std::mt19937 random(3);
-    std::vector<int32_t> tokens(n);
+    std::vector<int32_t> tokens(150);
     for (int32_t& token : tokens) token = static_cast<int32_t>(random() % cpu->info().vocab_size);
     Session a(cpu, {.context = 256, .kv = kv}), b(gpu, {.context = 256, .kv = kv}), c(gpu, {.context = 256, .kv = kv});
-    const std::vector<float> expected = all_logits(a, tokens), whole = all_logits(b, tokens);
-    ASSERT_EQ(expected.size(), whole.size());
-    const float bound = 0.1f * largest(expected);  // of what one rounding to the other side may do to a small model
-    double difference = 0, power = 0;
-    for (size_t i = 0; i < expected.size(); ++i) {
-      ASSERT_LE(std::abs(whole[i] - expected[i]), bound)
-          << label << ", logit " << i << " " << whole[i] << " " << expected[i];
-      difference += std::pow(whole[i] - expected[i], 2);
-      power += std::pow(expected[i], 2);
+    const std::vector<float> expected = all_logits(a, tokens);
+    const uint64_t vocab = cpu->info().vocab_size;
+
+    std::vector<float> steps;
+    for (const int32_t& token : tokens) {
+      const std::span<const float> row = b.feed(std::span(&token, 1));
+      steps.insert(steps.end(), row.begin(), row.end());
     }
-    EXPECT_LE(std::sqrt(difference / power), 2e-2) << label;
-    std::printf("%s: relative difference %.2e\n", label.c_str(), std::sqrt(difference / power));
-    // One at a time, and one more after forgetting some.
-    for (size_t i = 0; i < 40; ++i) {
-      const std::span<const float> row = c.feed(std::span(tokens).subspan(i, 1));
-      for (size_t v = 0; v < row.size(); ++v)
-        ASSERT_LE(std::abs(row[v] - expected[i * row.size() + v]), bound) << label << ", token " << i;
-    }
+    const double by_steps = difference(steps, expected);
+    EXPECT_LE(by_steps, 0.02) << label << ", token by token";
+    // Until the first activation that rounds otherwise, agreement is that of float sums.
+    EXPECT_LE(difference(std::span(steps).first(vocab), std::span(expected).first(vocab)), 1e-5) << label;
+
+    const double whole = difference(all_logits(c, tokens), expected);
+    EXPECT_LE(whole, 0.05) << label << ", as a prompt";
     c.rewind(20);
     const std::span<const float> row = c.feed(std::span(tokens).subspan(20, 7));
-    for (size_t v = 0; v < row.size(); ++v)
-      ASSERT_LE(std::abs(row[v] - expected[26 * row.size() + v]), bound) << label << ", after rewinding";
+    EXPECT_LE(difference(row, std::span(expected).subspan(26 * vocab, vocab)), 0.06) << label << ", after rewinding";
+    std::printf("%s: relative difference %.1e token by token, %.1e as a prompt\n", label.c_str(), by_steps, whole);
   }
 
   std::string folder_;
@@ -147,13 +151,13 @@ class CudaDevice : public ::testing::Test {
 TEST_F(CudaDevice, AgreesWithTheCpuForAllShapesAndCodecs) {
   for (const Shape& shape : kShapes)
     for (const char* codec : {"trellis2", "trellis3", "trellis4"})
-      expect_same(model(shape, codec), "token", "f16", 150, fmt::format("{} {}", shape.name, codec));
+      expect_same(model(shape, codec), "token", "f16", fmt::format("{} {}", shape.name, codec));
 }
 
 TEST_F(CudaDevice, EveryFusionAndCacheAgrees) {
   const std::string file = model(kShapes[1], "trellis3");
   for (const char* fusion : {"none", "graph", "layer", "token"})
-    for (const char* kv : {"f16", "int8"}) expect_same(file, fusion, kv, 150, fmt::format("{} {}", fusion, kv));
+    for (const char* kv : {"f16", "int8"}) expect_same(file, fusion, kv, fmt::format("{} {}", fusion, kv));
 }
 
 TEST_F(CudaDevice, WhatItCannotDoIsRefusedByName) {
@@ -169,7 +173,9 @@ TEST_F(CudaDevice, WhatItCannotDoIsRefusedByName) {
   }
 }
 
-TEST_F(CudaDevice, GreedyTextOfTheDemoModelIsTheCpus) {
+// The likeliest token is the same wherever the CPU's choice is not a near tie.
+TEST_F(CudaDevice, ChoosesTheTokensThatTheCpuChooses) {
+  constexpr float kNearTie = 0.5f;
   const std::string file = folder_ + "/demo.upg";
   CompressOptions rounded;
   rounded.calibrate = "none";
@@ -177,15 +183,40 @@ TEST_F(CudaDevice, GreedyTextOfTheDemoModelIsTheCpus) {
   const auto cpu = Engine::open(file);
   for (const char* fusion : {"none", "graph", "layer", "token"}) {
     const auto gpu = Engine::open(file, {.device = "cuda", .fusion = fusion});
+    int compared = 0;
     for (const char* prompt : {"The history of", "Once upon a time", "In 1997, the city council"}) {
       Session a(cpu), b(gpu);
-      GenerateOptions options;
-      options.max_tokens = 64;
-      options.sampling.temperature = 0;
-      EXPECT_EQ(b.generate(gpu->tokenize(prompt), options).text, a.generate(cpu->tokenize(prompt), options).text)
-          << fusion << ": " << prompt;
+      std::vector<int32_t> next = cpu->tokenize(prompt);
+      for (int i = 0; i < 64; ++i) {
+        const std::span<const float> expected = a.feed(next), actual = b.feed(next);
+        const auto best = std::max_element(expected.begin(), expected.end());
+        float second = -INFINITY;
+        for (auto it = expected.begin(); it != expected.end(); ++it)
+          if (it != best) second = std::max(second, *it);
+        const auto chosen = std::max_element(actual.begin(), actual.end()) - actual.begin();
+        if (*best - second > kNearTie) {
+          EXPECT_EQ(chosen, best - expected.begin()) << fusion << ": " << prompt << ", token " << i;
+          ++compared;
+        }
+        next = {static_cast<int32_t>(best - expected.begin())};
+      }
     }
+    EXPECT_GT(compared, 90) << fusion;
   }
+}
+
+// A model with a residual plane, which prompts and single tokens treat apart.
+TEST_F(CudaDevice, ResidualsCount) {
+  std::string file;
+  for (double bits = 3.3; bits < 4.2 && file.empty(); bits += 0.1) {
+    const std::string candidate = model(kShapes[2], "", bits);
+    const UpgFile opened = UpgFile::open(candidate);
+    for (const UpgEntry& entry : opened.entries())
+      for (const TensorView& part : entry.parts)
+        if (part.name.starts_with(kTrellisResidual)) file = candidate;
+  }
+  ASSERT_FALSE(file.empty()) << "no size left anything for a residual";
+  expect_same(file, "token", "f16", "with a residual");
 }
 
 }  // namespace

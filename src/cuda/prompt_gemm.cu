@@ -63,6 +63,36 @@ __device__ __forceinline__ void decode_plane(const Table& table, const uint32_t*
   }
 }
 
+// A block of a warp's two panels as operands of the tensor cores: rows g and g + 8, this lane's plane, in two halves of
+// 16 columns. `step` has the panels' steps one after the other.
+template <unsigned kBits>
+__device__ __forceinline__ void decode_block(const Table& table, const uint8_t* step, unsigned block,
+                                             const __half2* steps, uint32_t (&a)[2][2][4]) {
+  const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (unsigned p = 0; p < 2; ++p) {
+    const uint8_t* panel = step + p * step_bytes(kBits);
+#pragma unroll
+    for (unsigned half = 0; half < 2; ++half) {
+      const unsigned row = g + 8 * half;
+      const unsigned from = 4 * (row / 4 + 4 * (block & 1)) + block / 2;
+      uint32_t words[kBits], levels[2], halves[2];
+#pragma unroll
+      for (unsigned k = 0; k < kBits; ++k)
+        words[k] = *reinterpret_cast<const uint32_t*>(panel + 512 * k + 16 * from + 4 * (row % 4));
+      const uint32_t scales = *reinterpret_cast<const uint16_t*>(panel + 512 * kBits + 2 * from);
+      const __half2 scale = steps[(scales >> (4 * (row % 4))) & 15];
+      decode_plane<kBits>(table, words, t, levels);
+#pragma unroll
+      for (unsigned k = 0; k < 2; ++k) {
+        to_halves(levels[k], scale, halves);
+        a[p][k][half] = halves[0];
+        a[p][k][2 + half] = halves[1];
+      }
+    }
+  }
+}
+
 template <unsigned kBits, unsigned kTiles>  // of 8 tokens
 __global__ void __launch_bounds__(kGemmThreads, 1)
     gemm(TrellisMatrix w, const __half* x, uint32_t width, const float* token_scales, uint32_t n, float* y,
@@ -103,32 +133,13 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
     }
     __syncthreads();
     const uint8_t* tokens = at + kWeightBytes<kBits> + g * kTokenBytes + 16 * t;
+    // A block's weights are decoded while the one before is multiplied.
+    uint32_t a[2][2][4];
+    decode_block<kBits>(table, at + 2 * warp * kStep, 0, steps, a);
 #pragma unroll 1
     for (unsigned block = 0; block < kStepBlocks; ++block) {
-      // Rows g and g + 8 of the warp's two panels, this lane's plane: a[k half][4].
-      uint32_t a[2][2][4];
-#pragma unroll
-      for (unsigned p = 0; p < 2; ++p) {
-        const uint8_t* panel = at + (2 * warp + p) * kStep;
-#pragma unroll
-        for (unsigned half = 0; half < 2; ++half) {
-          const unsigned row = g + 8 * half;
-          const unsigned from = 4 * (row / 4 + 4 * (block & 1)) + block / 2;
-          uint32_t words[kBits], levels[2], halves[2];
-#pragma unroll
-          for (unsigned k = 0; k < kBits; ++k)
-            words[k] = *reinterpret_cast<const uint32_t*>(panel + 512 * k + 16 * from + 4 * (row % 4));
-          const uint32_t scales = *reinterpret_cast<const uint16_t*>(panel + 512 * kBits + 2 * from);
-          const __half2 scale = steps[(scales >> (4 * (row % 4))) & 15];
-          decode_plane<kBits>(table, words, t, levels);
-#pragma unroll
-          for (unsigned k = 0; k < 2; ++k) {
-            to_halves(levels[k], scale, halves);
-            a[p][k][half] = halves[0];
-            a[p][k][2 + half] = halves[1];
-          }
-        }
-      }
+      uint32_t next[2][2][4];
+      decode_block<kBits>(table, at + 2 * warp * kStep, (block + 1) % kStepBlocks, steps, next);
 #pragma unroll
       for (unsigned j = 0; j < kTiles; ++j) {
         const uint4 b = *reinterpret_cast<const uint4*>(tokens + 8 * j * kTokenBytes + 64 * block);
@@ -138,6 +149,8 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
           multiply_halves(acc[p][j], a[p][1], b.z, b.w);
         }
       }
+#pragma unroll
+      for (unsigned i = 0; i < 16; ++i) a[i / 8][i / 4 % 2][i % 4] = next[i / 8][i / 4 % 2][i % 4];
     }
     __syncthreads();
   }
