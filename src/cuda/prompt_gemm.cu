@@ -9,15 +9,20 @@ namespace {
 
 constexpr unsigned kGemmWarps = kGemmRows / 32;  // two panels each
 constexpr unsigned kGemmThreads = 32 * kGemmWarps;
-constexpr unsigned kStepColumns = 32 * kStepBlocks;
-// A token's step in shared memory: 64 bytes more than it has, so that two tokens' chunks of 64 bytes meet no bank
-// twice.
-constexpr unsigned kTokenBytes = 2 * kStepColumns + 64;
+constexpr unsigned kChunkBlocks = 2;  // of 32 columns: what is multiplied between two barriers
+constexpr unsigned kChunks = kStepBlocks / kChunkBlocks;
+constexpr unsigned kChunkColumns = 32 * kChunkBlocks;
+// A row of a chunk in shared memory, of weights or of a token: 16 bytes more than it has, so that neither eight rows of
+// 16 bytes nor two of 64 meet a bank twice.
+constexpr unsigned kRowBytes = 2 * kChunkColumns + 16;
+constexpr unsigned kTokenRowBytes = 2 * kChunkColumns + 64;
 
 template <unsigned kBits>
 constexpr unsigned kWeightBytes = kGemmRows / 16 * step_bytes(kBits);
+constexpr unsigned kTileBytes = kGemmRows * kRowBytes;
+// Two steps of weights as they are stored, two chunks of them as halves, two chunks of tokens.
 template <unsigned kBits, unsigned kTokens>
-constexpr unsigned kStageBytes = kWeightBytes<kBits> + kTokens* kTokenBytes;
+constexpr unsigned kSharedBytes = 2 * kWeightBytes<kBits> + 2 * kTileBytes + 2 * kTokens* kTokenRowBytes;
 
 // Four levels to halves: two registers of two.
 __device__ __forceinline__ void to_halves(uint32_t levels, __half2 step, uint32_t* out) {
@@ -31,128 +36,127 @@ __device__ __forceinline__ void to_halves(uint32_t levels, __half2 step, uint32_
   out[1] = *reinterpret_cast<const uint32_t*>(&b);
 }
 
-// The levels of plane t of one row's block: columns 8 t to 8 t + 7.
+// A chunk of the block's weights to halves. In the order of place_of_column() a lane t of the tensor cores' second
+// operand has places 8 t to 8 t + 7 of a block, so the first operand has places 8 p + 4 h + 2 u + v in column
+// 16 h + 8 u + 2 p + v.
 template <unsigned kBits>
-__device__ __forceinline__ void decode_plane(const Table& table, const uint32_t* w, unsigned t, uint32_t* levels) {
-  uint32_t planes[4];
-  if constexpr (kBits == 2) {
-    planes[0] = w[0];
-    planes[1] = w[0] >> 2;
-    planes[2] = w[1];
-    planes[3] = w[1] >> 2;
-  } else if constexpr (kBits == 3) {
-    planes[0] = w[0];
-    planes[1] = w[1];
-    planes[2] = w[2];
-    planes[3] = ((w[0] >> 3) & 0x11111111u) | ((w[1] >> 2) & 0x22222222u) | ((w[2] >> 1) & 0x44444444u);
-  } else {
-    for (unsigned p = 0; p < 4; ++p) planes[p] = w[p];
-  }
-  // The planes one, two and three places before: of the nibble before where the plane is none of this one.
-  const uint32_t t1 = kBits == 2 ? turned(w[0]) >> 2 : turned(planes[1]);
-  const uint32_t t2 = turned(planes[2]);
-  const uint32_t last = kBits == 2 ? turned(w[1]) >> 2 : turned(planes[3]);
-  const uint32_t word = t < 2 ? (t == 0 ? planes[0] : planes[1]) : (t == 2 ? planes[2] : planes[3]);
-  const uint32_t u1 = t < 2 ? (t == 0 ? last : planes[0]) : (t == 2 ? planes[1] : planes[2]);
-  const uint32_t u2 = t < 2 ? (t == 0 ? t2 : last) : (t == 2 ? planes[0] : planes[1]);
-  const uint32_t u3 = t < 2 ? (t == 0 ? t1 : t2) : (t == 2 ? last : planes[0]);
-  if constexpr (kBits == 3) {
-    Decoder3<false>::plane(table, word, u1, u2, u3, levels, nullptr);
-  } else {
-    Decoder<kBits>::plane(table, word, u1, u2, u3, levels);
+__device__ __forceinline__ void decode_chunk(const Table& table, const uint8_t* step, unsigned chunk,
+                                             const __half2* steps, uint8_t* tile) {
+#pragma unroll 1
+  for (unsigned i = threadIdx.x; i < kGemmRows * kChunkBlocks; i += kGemmThreads) {
+    // Neighbouring lanes take neighbouring rows, of one block.
+    const unsigned row = i % kGemmRows, in_chunk = i / kGemmRows, block = chunk * kChunkBlocks + in_chunk;
+    const uint8_t* panel = step + row / 16 * step_bytes(kBits);
+    const unsigned from = 4 * (row % 16 / 4 + 4 * (block & 1)) + block / 2;
+    uint32_t words[kBits], levels[8], halves[16];
+#pragma unroll
+    for (unsigned k = 0; k < kBits; ++k)
+      words[k] = *reinterpret_cast<const uint32_t*>(panel + 512 * k + 16 * from + 4 * (row % 4));
+    const uint32_t scales = *reinterpret_cast<const uint16_t*>(panel + 512 * kBits + 2 * from);
+    const __half2 scale = steps[(scales >> (4 * (row % 4))) & 15];
+    Decoder<kBits>::row(table, words, levels);
+#pragma unroll
+    for (unsigned p = 0; p < 4; ++p)
+#pragma unroll
+      for (unsigned h = 0; h < 2; ++h) {
+        uint32_t pair[2];
+        to_halves(levels[2 * p + h], scale, pair);
+        halves[8 * h + p] = pair[0];
+        halves[8 * h + 4 + p] = pair[1];
+      }
+    auto* to = reinterpret_cast<uint4*>(tile + row * kRowBytes + 64 * in_chunk);
+#pragma unroll
+    for (unsigned j = 0; j < 4; ++j)
+      to[j] = make_uint4(halves[4 * j], halves[4 * j + 1], halves[4 * j + 2], halves[4 * j + 3]);
   }
 }
 
-// A block of a warp's two panels as operands of the tensor cores: rows g and g + 8, this lane's plane, in two halves of
-// 16 columns. `step` has the panels' steps one after the other.
-template <unsigned kBits>
-__device__ __forceinline__ void decode_block(const Table& table, const uint8_t* step, unsigned block,
-                                             const __half2* steps, uint32_t (&a)[2][2][4]) {
-  const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+template <unsigned kTiles>  // of 8 tokens
+__device__ __forceinline__ void multiply_chunk(const uint8_t* tile, const uint8_t* tokens, float (&acc)[2][kTiles][4]) {
+  const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
-  for (unsigned p = 0; p < 2; ++p) {
-    const uint8_t* panel = step + p * step_bytes(kBits);
+  for (unsigned block = 0; block < kChunkBlocks; ++block) {
+    uint32_t a[2][2][4];
 #pragma unroll
-    for (unsigned half = 0; half < 2; ++half) {
-      const unsigned row = g + 8 * half;
-      const unsigned from = 4 * (row / 4 + 4 * (block & 1)) + block / 2;
-      uint32_t words[kBits], levels[2], halves[2];
+    for (unsigned p = 0; p < 2; ++p)
 #pragma unroll
-      for (unsigned k = 0; k < kBits; ++k)
-        words[k] = *reinterpret_cast<const uint32_t*>(panel + 512 * k + 16 * from + 4 * (row % 4));
-      const uint32_t scales = *reinterpret_cast<const uint16_t*>(panel + 512 * kBits + 2 * from);
-      const __half2 scale = steps[(scales >> (4 * (row % 4))) & 15];
-      decode_plane<kBits>(table, words, t, levels);
+      for (unsigned h = 0; h < 2; ++h) {
+        const uint8_t* at = tile + (32 * warp + 16 * p + lane % 16) * kRowBytes + 64 * block + 32 * h + lane / 16 * 16;
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(a[p][h][0]), "=r"(a[p][h][1]), "=r"(a[p][h][2]), "=r"(a[p][h][3])
+                     : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(at))));
+      }
 #pragma unroll
-      for (unsigned k = 0; k < 2; ++k) {
-        to_halves(levels[k], scale, halves);
-        a[p][k][half] = halves[0];
-        a[p][k][2 + half] = halves[1];
+    for (unsigned j = 0; j < kTiles; ++j) {
+      const uint4 b = *reinterpret_cast<const uint4*>(tokens + (8 * j + g) * kTokenRowBytes + 64 * block + 16 * t);
+#pragma unroll
+      for (unsigned p = 0; p < 2; ++p) {
+        multiply_halves(acc[p][j], a[p][0], b.x, b.y);
+        multiply_halves(acc[p][j], a[p][1], b.z, b.w);
       }
     }
   }
 }
 
-template <unsigned kBits, unsigned kTiles>  // of 8 tokens
+template <unsigned kBits, unsigned kTiles>
 __global__ void __launch_bounds__(kGemmThreads, 1)
     gemm(TrellisMatrix w, const __half* x, uint32_t width, const float* token_scales, uint32_t n, float* y,
          uint64_t stride, bool add, uint32_t two16) {
   constexpr unsigned kTokens = 8 * kTiles;
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ __half2 steps[16];
+  uint8_t* weights = shared;                           // [2][kWeightBytes]
+  uint8_t* tiles = weights + 2 * kWeightBytes<kBits>;  // [2][kTileBytes]
+  uint8_t* tokens = tiles + 2 * kTileBytes;            // [2][kTokens][kTokenRowBytes]
   const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t first_token = blockIdx.x * kTokens, first_panel = blockIdx.y * (kGemmRows / 16);
   if (threadIdx.x < 16) steps[threadIdx.x] = __float2half2_rn(w.block_steps[threadIdx.x] * 0x1p-8f);
   const Table table = load_table(w, two16);
   constexpr unsigned kStep = step_bytes(kBits);
+  const uint32_t chunks = w.steps * kChunks;
 
-  const auto fetch = [&](uint32_t step, uint8_t* to) {
+  const auto fetch_weights = [&](uint32_t step) {
+    uint8_t* to = weights + (step & 1) * kWeightBytes<kBits>;
     for (unsigned i = threadIdx.x; i < kWeightBytes<kBits> / 16; i += kGemmThreads) {
       const uint32_t panel = min(first_panel + i / (kStep / 16), w.panels - 1);
       copy16(to + 16 * i, w.data + (static_cast<uint64_t>(panel) * w.steps + step) * kStep + 16 * (i % (kStep / 16)));
     }
-    uint8_t* tokens = to + kWeightBytes<kBits>;
-    for (unsigned i = threadIdx.x; i < kTokens * (kStepColumns / 8); i += kGemmThreads) {
-      const uint32_t token = i / (kStepColumns / 8), chunk = i % (kStepColumns / 8);
-      copy16(tokens + token * kTokenBytes + 16 * chunk,
-             x + static_cast<uint64_t>(first_token + token) * width + step * kStepColumns + 8 * chunk);
+  };
+  const auto fetch_tokens = [&](uint32_t chunk) {
+    uint8_t* to = tokens + (chunk & 1) * kTokens * kTokenRowBytes;
+    for (unsigned i = threadIdx.x; i < kTokens * (kChunkColumns / 8); i += kGemmThreads) {
+      const uint32_t token = i / (kChunkColumns / 8), part = i % (kChunkColumns / 8);
+      copy16(to + token * kTokenRowBytes + 16 * part,
+             x + static_cast<uint64_t>(first_token + token) * width + chunk * kChunkColumns + 8 * part);
     }
-    copies_end();
+  };
+  const auto decode = [&](uint32_t chunk) {
+    decode_chunk<kBits>(table, weights + (chunk / kChunks & 1) * kWeightBytes<kBits>, chunk % kChunks, steps,
+                        tiles + (chunk & 1) * kTileBytes);
   };
 
   float acc[2][kTiles][4] = {};
-  fetch(0, shared);
+  fetch_weights(0);
+  fetch_tokens(0);
+  copies_end();
+  copies_wait<0>();
+  __syncthreads();
+  decode(0);
 #pragma unroll 1
-  for (uint32_t step = 0; step < w.steps; ++step) {
-    const uint8_t* at = shared + (step & 1) * kStageBytes<kBits, kTokens>;
-    if (step + 1 < w.steps) {
-      fetch(step + 1, shared + (~step & 1) * kStageBytes<kBits, kTokens>);
-      copies_wait<1>();
-    } else {
-      copies_wait<0>();
-    }
+  for (uint32_t chunk = 0; chunk < chunks; ++chunk) {
     __syncthreads();
-    const uint8_t* tokens = at + kWeightBytes<kBits> + g * kTokenBytes + 16 * t;
-    // A block's weights are decoded while the one before is multiplied.
-    uint32_t a[2][2][4];
-    decode_block<kBits>(table, at + 2 * warp * kStep, 0, steps, a);
-#pragma unroll 1
-    for (unsigned block = 0; block < kStepBlocks; ++block) {
-      uint32_t next[2][2][4];
-      decode_block<kBits>(table, at + 2 * warp * kStep, (block + 1) % kStepBlocks, steps, next);
-#pragma unroll
-      for (unsigned j = 0; j < kTiles; ++j) {
-        const uint4 b = *reinterpret_cast<const uint4*>(tokens + 8 * j * kTokenBytes + 64 * block);
-#pragma unroll
-        for (unsigned p = 0; p < 2; ++p) {
-          multiply_halves(acc[p][j], a[p][0], b.x, b.y);
-          multiply_halves(acc[p][j], a[p][1], b.z, b.w);
-        }
-      }
-#pragma unroll
-      for (unsigned i = 0; i < 16; ++i) a[i / 8][i / 4 % 2][i % 4] = next[i / 8][i / 4 % 2][i % 4];
-    }
-    __syncthreads();
+    // The next chunk's tokens, and weights two chunks before they are decoded.
+    if (chunk + 1 < chunks) fetch_tokens(chunk + 1);
+    if (chunk % kChunks == 0 && chunk / kChunks + 1 < w.steps) fetch_weights(chunk / kChunks + 1);
+    copies_end();
+    const uint8_t* tile = tiles + (chunk & 1) * kTileBytes;
+    const uint8_t* now = tokens + (chunk & 1) * kTokens * kTokenRowBytes;
+    // Half of the warps decode first, so that both units have work.
+    const bool more = chunk + 1 < chunks, first = warp / 4 % 2 == 0;
+    if (first && more) decode(chunk + 1);
+    multiply_chunk<kTiles>(tile, now, acc);
+    if (!first && more) decode(chunk + 1);
+    copies_wait<0>();
   }
 #pragma unroll
   for (unsigned p = 0; p < 2; ++p) {
@@ -181,7 +185,7 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
 template <unsigned kBits, unsigned kTiles>
 cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
                   cudaStream_t stream) {
-  constexpr unsigned kShared = 2 * kStageBytes<kBits, 8 * kTiles>;
+  constexpr unsigned kShared = kSharedBytes<kBits, 8 * kTiles>;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(gemm<kBits, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (allowed != cudaSuccess) return allowed;
@@ -195,14 +199,14 @@ template <unsigned kBits>
 cudaError_t start_for(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
                       uint32_t shared_limit, cudaStream_t stream) {
   if (n <= 8) return start<kBits, 1>(w, x, n, y, stride, add, stream);
-  if (n <= 32 || 2 * kStageBytes<kBits, kGemmTokens> + 1024 > shared_limit)
+  if (n <= 32 || kSharedBytes<kBits, kGemmTokens> + 1024 > shared_limit)
     return start<kBits, 4>(w, x, n, y, stride, add, stream);
   return start<kBits, kGemmTokens / 8>(w, x, n, y, stride, add, stream);
 }
 
 }  // namespace
 
-bool can_multiply_tokens(uint32_t shared_limit) { return 2 * kStageBytes<4, 32> + 1024 <= shared_limit; }
+bool can_multiply_tokens(uint32_t shared_limit) { return kSharedBytes<4, 32> + 1024 <= shared_limit; }
 
 cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
                             uint32_t shared_limit, cudaStream_t stream) {
