@@ -40,7 +40,7 @@ endif()
 
 function(upg_layer name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cc)
-  list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "_(test|absent)\\.cc$")
   foreach(source ${sources})
     if(source MATCHES "__([a-z0-9]+)\\.cc$")
       set(isa ${CMAKE_MATCH_1})
@@ -66,7 +66,7 @@ function(upg_library name)
   target_compile_features(${name} PUBLIC cxx_std_20)
   # Consumers see the public headers only; the libraries below are link-time matters.
   target_link_libraries(${name} PRIVATE $<BUILD_INTERFACE:upg_options> Threads::Threads fmt::fmt
-                        PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::XXHASH)
+                        PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::XXHASH ${UPG_CUDA_LIBRARIES})
 endfunction()
 
 # The same bits on every machine and in every clone of a function: no fused multiply-add that the source does not name.

@@ -56,9 +56,10 @@ std::string human_bytes(uint64_t bytes) {
 
 void add_device_options(CLI::App& command, std::string& device, std::string& fusion) {
   command.add_option("--device", device, "Where the model runs: cpu or cuda [cpu]");
-  command.add_option("--fusion", fusion,
-                     "cuda: kernels of a token launched one by one (none), as a graph, a layer at a time (layer) or all "
-                     "as one (token) [token]");
+  command.add_option(
+      "--fusion", fusion,
+      "cuda: kernels of a token launched one by one (none), as a graph, a layer at a time (layer) or all "
+      "as one (token) [token]");
 }
 
 void print_json(const nlohmann::ordered_json& json) { fmt::print("{}\n", json.dump(2)); }

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "codec/clones.h"
+#include "base/clones.h"
 
 namespace upg {
 namespace {

@@ -44,8 +44,8 @@ class ModelBench {
     total_steps_ = 1 + options.rounds * (options.prompts.size() + options.contexts.size());
   }
 
-  // Tokens whose time does not count: the one maps all weights; the prompt, as llama-bench runs one, fills the memory to
-  // work in.
+  // Tokens whose time does not count: the one maps all weights; the prompt, as llama-bench runs one, fills the memory
+  // to work in.
   void warm_up() {
     timeline_->set_length(0);
     forward(1, true);

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "codec/clones.h"
+#include "base/clones.h"
 
 namespace upg {
 namespace {

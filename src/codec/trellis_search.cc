@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "codec/clones.h"
+#include "base/clones.h"
 
 namespace upg {
 namespace {

@@ -1,11 +1,11 @@
 #include "engine/cpu_device.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <random>
 #include <vector>
-
-#include <fmt/format.h>
 
 namespace upg {
 namespace {

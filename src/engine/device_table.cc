@@ -3,23 +3,15 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
-#include "engine/cpu_device.h"
-#if UPG_CUDA
 #include "cuda/cuda_device.h"
-#endif
+#include "engine/cpu_device.h"
 
 namespace upg {
 namespace {
 
-#if UPG_CUDA
 std::unique_ptr<Device> open_cuda(Model& model, OpContext& context, const EngineOptions& options) {
   return cuda::open_device(model, context, options.fusion, options.progress);
 }
-#else
-std::unique_ptr<Device> open_cuda(Model&, OpContext&, const EngineOptions&) {
-  fail(ErrorCode::kUnsupported, "this build has no CUDA: build it with `./dev build cuda`");
-}
-#endif
 
 std::unique_ptr<Device> open_cpu(Model& model, OpContext& context, const EngineOptions& options) {
   if (!options.fusion.empty()) fail(ErrorCode::kInvalidArgument, "fusion is of the cuda device; the cpu has none");

@@ -11,10 +11,10 @@ namespace upg {
 
 struct DecoderLayer {
   std::vector<float> attention_norm, mlp_norm;  // [hidden]
-  Linear qkv;      // [(heads + 2 kv_heads) * head_dim, hidden]: queries, keys, values
-  Linear output;   // [hidden, heads * head_dim]
-  Linear gate_up;  // [2 intermediate, hidden]
-  Linear down;     // [hidden, intermediate]
+  Linear qkv;                                   // [(heads + 2 kv_heads) * head_dim, hidden]: queries, keys, values
+  Linear output;                                // [hidden, heads * head_dim]
+  Linear gate_up;                               // [2 intermediate, hidden]
+  Linear down;                                  // [hidden, intermediate]
 };
 
 /// Pre-norm (RMSNorm) layers of attention with rotary positions and SwiGLU.

@@ -35,7 +35,6 @@ class Model {
   /// The model as data, for devices that run it in their own way; nullptr where an architecture does not fit in it.
   virtual const Decoder* decoder() const { return nullptr; }
 
-
   const ModelShape& shape() const { return shape_; }
 
   /// Runs `tokens` (valid ids, at least one) at positions cache.length() and on, appending to the cache, which has

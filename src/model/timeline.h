@@ -35,7 +35,7 @@ class Timeline {
 
 /// How a device ran the last token.
 struct DeviceReport {
-  std::string fusion;           // empty where there is no choice
+  std::string fusion;  // empty where there is no choice
   uint64_t launches_per_token = 0;
 };
 
@@ -48,7 +48,7 @@ class Device {
   /// Bytes a second that its memory gives, measured now.
   virtual double measure_bandwidth() = 0;
   virtual std::string_view bandwidth_kind() const = 0;  // "reads", "copies"
-  virtual uint64_t memory_bytes() const = 0;             // in use by this process; 0: not known
+  virtual uint64_t memory_bytes() const = 0;            // in use by this process; 0: not known
   virtual DeviceReport report() const { return {}; }
 };
 
