@@ -11,6 +11,12 @@
 namespace upg::cuda {
 namespace {
 
+#ifdef UPG_CUDA_SM90A
+constexpr bool kBuiltForSm90a = true;
+#else
+constexpr bool kBuiltForSm90a = false;
+#endif
+
 constexpr std::string_view kFusions[] = {"none", "graph", "layer", "token"};  // the last is the fastest measured
 
 // What the kernels cannot do, by name.
@@ -123,7 +129,9 @@ class CudaDevice final : public Device {
     return total - free - (copies[0] ? uint64_t{2} << 30 : 0);
   }
   PromptRunner& prompts() {
-    if (!prompts_) prompts_.emplace(decoder, *weights, shared_limit());
+    if (!prompts_)
+      prompts_.emplace(decoder, *weights, shared_limit(),
+                       kBuiltForSm90a && properties.major == 9 && properties.minor == 0);
     return *prompts_;
   }
   uint32_t shared_limit() const { return static_cast<uint32_t>(properties.sharedMemPerBlockOptin); }

@@ -9,12 +9,9 @@
 
 namespace upg::cuda {
 
-constexpr unsigned kGemmRows = 256;  // of a block
-constexpr unsigned kGemmTokens = 128;
-
 /// Tokens as they enter a product.
 struct HalfTokens {
-  void* values;    // f16 [n_tokens rounded up to kGemmTokens][256 steps], places as in place_of_column()
+  void* values;    // f16 [n_tokens rounded up to 256][256 steps], places as in place_of_column()
   float* scales;   // [n_tokens]: powers of two
   uint32_t width;  // 256 steps
 };
@@ -27,9 +24,10 @@ cudaError_t embed_tokens(const TrellisMatrix& w, const int32_t* tokens, uint32_t
 cudaError_t prepare_tokens(Input input, const float* x, uint64_t stride, const float* norm, float epsilon,
                            uint32_t cols, uint32_t n, HalfTokens out, float* plain, cudaStream_t stream);
 
-/// y[t][r] = W x[t], or += it: y [n, stride].
+/// y[t][r] = W x[t], or += it: y [n, stride]. `wide`: the GPU has Hopper's warpgroup instructions, and so has this
+/// build.
 cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
-                            uint32_t shared_limit, cudaStream_t stream);
+                            uint32_t shared_limit, bool wide, cudaStream_t stream);
 /// Whether a block may have the shared memory that this needs.
 bool can_multiply_tokens(uint32_t shared_limit);
 

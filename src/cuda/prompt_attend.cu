@@ -18,15 +18,14 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-// Heads of up to 32 kChunks dimensions, padded with zeros. Shared: keys and values [2][kTilePositions][row].
+// Heads of up to 32 kChunks dimensions, padded with zeros. Shared: keys and values [2 tiles][2][kTilePositions][row].
 template <unsigned kChunks>
 __global__ void __launch_bounds__(kAttendThreads)
     attend_kernel(Stage s, const float* qkv, uint32_t width, uint32_t n, uint32_t position, float* out) {
   constexpr unsigned kDims = 32 * kChunks;
   constexpr unsigned kRow = kDims + 8;  // halves; 16 bytes more than a multiple of 128 or 64: no bank twice
   extern __shared__ __align__(16) __half tile[];
-  __half* keys = tile;
-  __half* values = tile + kTilePositions * kRow;
+  constexpr unsigned kTileHalves = 2 * kTilePositions * kRow;
   const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t head = blockIdx.y, kv = head / (s.heads / s.kv_heads), d = s.head_dim;
   // Long ones first.
@@ -61,27 +60,39 @@ __global__ void __launch_bounds__(kAttendThreads)
   const uint32_t oldest = position + first_query;                                // of the first query
   const uint32_t begin =
       s.window != 0 && oldest + 1 > s.window ? (oldest + 1 - s.window) / kTilePositions * kTilePositions : 0;
-#pragma unroll 1
-  for (uint32_t base = begin; base < last_position; base += kTilePositions) {
-    __syncthreads();
+  // f16 arrives by itself while the tile before is worked on; int8 is turned into it here and now.
+  const auto fetch = [&](uint32_t base, __half* keys) {
     for (unsigned i = threadIdx.x; i < 2 * kTilePositions * (kDims / 8); i += kAttendThreads) {
       const unsigned which = i / (kTilePositions * (kDims / 8)), p = i / (kDims / 8) % kTilePositions;
       const unsigned at = i % (kDims / 8) * 8;
-      uint4 eight = {0, 0, 0, 0};
-      if (base + p < last_position && at < d) {
-        const uint64_t vector = static_cast<uint64_t>(kv) * s.capacity + base + p;
-        const void* cache = which ? s.values : s.keys;
-        if (s.int8_cache) {
-          const float scale = (which ? s.value_scales : s.key_scales)[vector];
-          float x[kLaneDims];
-          Int8Cache::numbers(Int8Cache::load(cache, vector * d + at), x);
-          eight = {pack(x[0] * scale, x[1] * scale), pack(x[2] * scale, x[3] * scale), pack(x[4] * scale, x[5] * scale),
-                   pack(x[6] * scale, x[7] * scale)};
-        } else {
-          eight = F16Cache::load(cache, vector * d + at);
-        }
+      auto* to = reinterpret_cast<uint4*>(keys + (which * kTilePositions + p) * kRow + at);
+      const uint64_t vector = static_cast<uint64_t>(kv) * s.capacity + base + p;
+      const void* cache = which ? s.values : s.keys;
+      if (base + p >= last_position || at >= d) {
+        *to = make_uint4(0, 0, 0, 0);
+      } else if (s.int8_cache) {
+        const float scale = (which ? s.value_scales : s.key_scales)[vector];
+        float x[kLaneDims];
+        Int8Cache::numbers(Int8Cache::load(cache, vector * d + at), x);
+        *to = make_uint4(pack(x[0] * scale, x[1] * scale), pack(x[2] * scale, x[3] * scale),
+                         pack(x[4] * scale, x[5] * scale), pack(x[6] * scale, x[7] * scale));
+      } else {
+        copy16(to, static_cast<const __half*>(cache) + vector * d + at);
       }
-      *reinterpret_cast<uint4*>((which ? values : keys) + p * kRow + at) = eight;
+    }
+    copies_end();
+  };
+  fetch(begin, tile);
+  unsigned turn = 0;
+#pragma unroll 1
+  for (uint32_t base = begin; base < last_position; base += kTilePositions, turn ^= 1) {
+    const __half* keys = tile + turn * kTileHalves;
+    const __half* values = keys + kTilePositions * kRow;
+    if (base + kTilePositions < last_position) {
+      fetch(base + kTilePositions, tile + (turn ^ 1) * kTileHalves);
+      copies_wait<1>();
+    } else {
+      copies_wait<0>();
     }
     __syncthreads();
     float score[kTilePositions / 8][4];
@@ -146,6 +157,7 @@ __global__ void __launch_bounds__(kAttendThreads)
         multiply_halves(o[2 * i + 1], weights, b[2], b[3]);
       }
     }
+    __syncthreads();
   }
 #pragma unroll
   for (unsigned half = 0; half < 2; ++half) {
@@ -167,7 +179,10 @@ __global__ void __launch_bounds__(kAttendThreads)
 template <unsigned kChunks>
 cudaError_t start(const Stage& s, const float* qkv, uint32_t width, uint32_t n, uint32_t position, float* out,
                   cudaStream_t stream) {
-  constexpr unsigned kShared = 2 * kTilePositions * (32 * kChunks + 8) * 2;
+  constexpr unsigned kShared = 2 * 2 * kTilePositions * (32 * kChunks + 8) * 2;
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(attend_kernel<kChunks>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  if (allowed != cudaSuccess) return allowed;
   const dim3 grid((n + kTileQueries - 1) / kTileQueries, s.heads);
   attend_kernel<kChunks><<<grid, kAttendThreads, kShared, stream>>>(s, qkv, width, n, position, out);
   return cudaGetLastError();

@@ -1,13 +1,13 @@
 #include <cuda_fp16.h>
 
-#include "cuda/product.cuh"
-#include "cuda/prompt.h"
+#include "cuda/prompt_gemm.cuh"
 #include "cuda/prompt_tile.cuh"
 
 namespace upg::cuda {
 namespace {
 
-constexpr unsigned kGemmWarps = kGemmRows / 32;  // two panels each
+constexpr unsigned kGemmRows = 256, kGemmTokens = 128;  // of a block, at most
+constexpr unsigned kGemmWarps = kGemmRows / 32;         // two panels each
 constexpr unsigned kGemmThreads = 32 * kGemmWarps;
 constexpr unsigned kChunkBlocks = 2;  // of 32 columns: what is multiplied between two barriers
 constexpr unsigned kChunks = kStepBlocks / kChunkBlocks;
@@ -24,18 +24,6 @@ constexpr unsigned kTileBytes = kGemmRows * kRowBytes;
 template <unsigned kBits, unsigned kTokens>
 constexpr unsigned kSharedBytes = 2 * kWeightBytes<kBits> + 2 * kTileBytes + 2 * kTokens* kTokenRowBytes;
 
-// Four levels to halves: two registers of two.
-__device__ __forceinline__ void to_halves(uint32_t levels, __half2 step, uint32_t* out) {
-  const uint32_t biased = levels ^ 0x80808080u;
-  const uint32_t magic = 0x64646464u;  // in front of a byte: 1024 + byte
-  const uint32_t low = lookup(biased, magic, 0x4140u), high = lookup(biased, magic, 0x4342u);
-  const __half2 bias = __floats2half2_rn(1152.0f, 1152.0f);
-  const __half2 a = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&low), bias), step);
-  const __half2 b = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&high), bias), step);
-  out[0] = *reinterpret_cast<const uint32_t*>(&a);
-  out[1] = *reinterpret_cast<const uint32_t*>(&b);
-}
-
 // A chunk of the block's weights to halves. In the order of place_of_column() a lane t of the tensor cores' second
 // operand has places 8 t to 8 t + 7 of a block, so the first operand has places 8 p + 4 h + 2 u + v in column
 // 16 h + 8 u + 2 p + v.
@@ -45,25 +33,16 @@ __device__ __forceinline__ void decode_chunk(const Table& table, const uint8_t* 
 #pragma unroll 1
   for (unsigned i = threadIdx.x; i < kGemmRows * kChunkBlocks; i += kGemmThreads) {
     // Neighbouring lanes take neighbouring rows, of one block.
-    const unsigned row = i % kGemmRows, in_chunk = i / kGemmRows, block = chunk * kChunkBlocks + in_chunk;
-    const uint8_t* panel = step + row / 16 * step_bytes(kBits);
-    const unsigned from = 4 * (row % 16 / 4 + 4 * (block & 1)) + block / 2;
-    uint32_t words[kBits], levels[8], halves[16];
-#pragma unroll
-    for (unsigned k = 0; k < kBits; ++k)
-      words[k] = *reinterpret_cast<const uint32_t*>(panel + 512 * k + 16 * from + 4 * (row % 4));
-    const uint32_t scales = *reinterpret_cast<const uint16_t*>(panel + 512 * kBits + 2 * from);
-    const __half2 scale = steps[(scales >> (4 * (row % 4))) & 15];
-    Decoder<kBits>::row(table, words, levels);
+    const unsigned row = i % kGemmRows, in_chunk = i / kGemmRows;
+    uint32_t natural[16], halves[16];
+    decode_halves<kBits>(table, step + row / 16 * step_bytes(kBits), row % 16, chunk * kChunkBlocks + in_chunk, steps,
+                         natural);
 #pragma unroll
     for (unsigned p = 0; p < 4; ++p)
 #pragma unroll
-      for (unsigned h = 0; h < 2; ++h) {
-        uint32_t pair[2];
-        to_halves(levels[2 * p + h], scale, pair);
-        halves[8 * h + p] = pair[0];
-        halves[8 * h + 4 + p] = pair[1];
-      }
+      for (unsigned h = 0; h < 2; ++h)
+#pragma unroll
+        for (unsigned u = 0; u < 2; ++u) halves[8 * h + 4 * u + p] = natural[4 * p + 2 * h + u];
     auto* to = reinterpret_cast<uint4*>(tile + row * kRowBytes + 64 * in_chunk);
 #pragma unroll
     for (unsigned j = 0; j < 4; ++j)
@@ -209,7 +188,8 @@ cudaError_t start_for(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y
 bool can_multiply_tokens(uint32_t shared_limit) { return kSharedBytes<4, 32> + 1024 <= shared_limit; }
 
 cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
-                            uint32_t shared_limit, cudaStream_t stream) {
+                            uint32_t shared_limit, bool wide, cudaStream_t stream) {
+  if (wide && n > kGemmTokens) return multiply_tokens_wide(w, x, n, y, stride, add, stream);
   if (w.bits == 2) return start_for<2>(w, x, n, y, stride, add, shared_limit, stream);
   if (w.bits == 3) return start_for<3>(w, x, n, y, stride, add, shared_limit, stream);
   return start_for<4>(w, x, n, y, stride, add, shared_limit, stream);

@@ -7,7 +7,7 @@
 namespace upg::cuda {
 namespace {
 
-constexpr unsigned kOpThreads = 256;
+constexpr unsigned kOpThreads = 512;
 
 __global__ void embed_kernel(TrellisMatrix w, const int32_t* tokens, float* x) {
   embed_row(w, tokens[blockIdx.x], threadIdx.x, blockDim.x, x + static_cast<uint64_t>(blockIdx.x) * w.cols);
@@ -66,28 +66,30 @@ __global__ void __launch_bounds__(kOpThreads)
     halves[(c & ~31u) + place_of_column(c % 32)] = __float2half_rn(values[c] * inverse);
 }
 
-// A block a token and head of queries, keys or values; a thread a pair of elements, or one that does not turn.
-__global__ void store_kernel(Stage s, float* qkv, uint32_t width, uint32_t position) {
-  const uint32_t token = blockIdx.x, head = blockIdx.y, d = s.head_dim, half = s.rotary_dim / 2;
+constexpr unsigned kHeadsOfBlock = 4, kThreadsOfHead = 64;
+
+// A block a token and some heads of queries, keys or values; a thread a pair of elements.
+__global__ void __launch_bounds__(kHeadsOfBlock* kThreadsOfHead)
+    store_kernel(Stage s, float* qkv, uint32_t width, uint32_t position) {
+  __shared__ float copies[kHeadsOfBlock][kMaxHeadDim];  // store_vector() leaves rounded values there
+  const uint32_t token = blockIdx.x, head = blockIdx.y * kHeadsOfBlock + threadIdx.y;
+  const uint32_t d = s.head_dim, half = s.rotary_dim / 2;
   float* x = qkv + static_cast<uint64_t>(token) * width + static_cast<uint64_t>(head) * d;
-  const bool is_value = head >= s.heads + s.kv_heads;
-  if (!is_value) {
+  if (head < s.heads + s.kv_heads) {
     const float* angles = s.angles + static_cast<uint64_t>(position + token) * s.rotary_dim;
-    for (uint32_t i = threadIdx.x; i < half; i += blockDim.x) {
+    for (uint32_t i = threadIdx.x; i < half; i += kThreadsOfHead) {
       const float c = angles[i], sine = angles[half + i], a = x[i], b = x[half + i];
       x[i] = a * c - b * sine;
       x[half + i] = b * c + a * sine;
     }
-    __syncthreads();
   }
-  if (head < s.heads) return;
-  const uint32_t kv = (head - s.heads) % s.kv_heads;
-  const uint64_t vector = static_cast<uint64_t>(kv) * s.capacity + position + token;
-  if (threadIdx.x >= 32) return;
-  __shared__ float copy[kMaxHeadDim];  // store_vector() leaves rounded values there
-  for (uint32_t i = threadIdx.x; i < d; i += 32) copy[i] = x[i];
+  __syncthreads();
+  if (head < s.heads || head >= s.heads + 2 * s.kv_heads || threadIdx.x >= 32) return;
+  const bool is_value = head >= s.heads + s.kv_heads;
+  const uint64_t vector = static_cast<uint64_t>((head - s.heads) % s.kv_heads) * s.capacity + position + token;
+  for (uint32_t i = threadIdx.x; i < d; i += 32) copies[threadIdx.y][i] = x[i];
   __syncwarp();
-  store_vector(s, is_value ? s.values : s.keys, is_value ? s.value_scales : s.key_scales, vector, copy);
+  store_vector(s, is_value ? s.values : s.keys, is_value ? s.value_scales : s.key_scales, vector, copies[threadIdx.y]);
 }
 
 // A thread a row and token.
@@ -132,7 +134,9 @@ cudaError_t prepare_tokens(Input input, const float* x, uint64_t stride, const f
 
 cudaError_t store_tokens(const Stage& attend, float* qkv, uint32_t width, uint32_t n, uint32_t position,
                          cudaStream_t stream) {
-  store_kernel<<<dim3(n, attend.heads + 2 * attend.kv_heads), 64, 0, stream>>>(attend, qkv, width, position);
+  const uint32_t heads = attend.heads + 2 * attend.kv_heads;
+  store_kernel<<<dim3(n, (heads + kHeadsOfBlock - 1) / kHeadsOfBlock), dim3(kThreadsOfHead, kHeadsOfBlock), 0,
+                 stream>>>(attend, qkv, width, position);
   return cudaGetLastError();
 }
 

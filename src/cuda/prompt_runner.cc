@@ -9,8 +9,8 @@ constexpr uint32_t kStepColumns = 32 * kStepBlocks;
 
 }  // namespace
 
-PromptRunner::PromptRunner(const Decoder& decoder, const DeviceWeights& weights, uint32_t shared_limit)
-    : decoder_(decoder), weights_(weights), shared_limit_(shared_limit) {
+PromptRunner::PromptRunner(const Decoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide)
+    : decoder_(decoder), weights_(weights), shared_limit_(shared_limit), wide_tiles_(wide) {
   const char* what = "prompts";
   uint64_t widest_in = kStepColumns * weights.head.steps, widest_out = 1, residual = 0;
   for (const LayerWeights& layer : weights.layers)
@@ -37,7 +37,7 @@ void PromptRunner::multiply(const TrellisMatrix& w, Input input, const float* x,
   const HalfTokens tokens{halves_.get(), scales_.get(), kStepColumns * w.steps};
   float* plain = w.residual_values ? plain_.get() : nullptr;
   check(prepare_tokens(input, x, stride, norm, decoder_.epsilon, w.cols, n, tokens, plain, stream), "preparing tokens");
-  check(multiply_tokens(w, tokens, n, y, y_stride, add, shared_limit_, stream), "multiplying tokens");
+  check(multiply_tokens(w, tokens, n, y, y_stride, add, shared_limit_, wide_tiles_, stream), "multiplying tokens");
   if (plain) check(add_residual_tokens(w, plain, n, y, y_stride, stream), "multiplying tokens");
 }
 

@@ -13,10 +13,10 @@ constexpr uint64_t kPromptTokens = 2048;
 class PromptRunner {
  public:
   /// Takes its memory now; weights and decoder outlive it.
-  PromptRunner(const Decoder& decoder, const DeviceWeights& weights, uint32_t shared_limit);
+  PromptRunner(const Decoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide);
 
-  /// Enqueues `tokens` (at most kPromptTokens) at `position` and on; `stages` are those of build_program() for the cache
-  /// to fill.
+  /// Enqueues `tokens` (at most kPromptTokens) at `position` and on; `stages` are those of build_program() for the
+  /// cache to fill.
   void run(std::span<const int32_t> tokens, uint64_t position, const std::vector<Stage>& stages, cudaStream_t stream);
 
   /// Enqueues the logits of tokens [begin, begin + n) of the last run, n at most kLogitRows: [n, vocab] on the device.
@@ -30,6 +30,7 @@ class PromptRunner {
   const Decoder& decoder_;
   const DeviceWeights& weights_;
   uint32_t shared_limit_;
+  bool wide_tiles_;
   PinnedMemory<int32_t> host_tokens_;
   DeviceMemory<int32_t> tokens_;
   DeviceMemory<float> stream_, wide_, mixed_, scales_, logits_, plain_;
