@@ -128,6 +128,18 @@ void bench_kernels_command(const Options& o) {
                k.cache_bytes_per_second / 1e9, k.memory_weights_per_second / 1e9, k.memory_bytes_per_second / 1e9);
 }
 
+// The other ways of launching a token's kernels, at the first context: name, launches and speed of each.
+std::vector<BenchReport> bench_fusions(const std::string& path, BenchOptions options) {
+  std::vector<BenchReport> reports;
+  options.prompts.clear();
+  options.contexts.resize(std::min<size_t>(options.contexts.size(), 1));
+  for (std::string_view fusion : fusion_names(options.device)) {
+    options.fusion = fusion;
+    reports.push_back(bench_model(path, options));
+  }
+  return reports;
+}
+
 void bench(const Options& o) {
   if (o.kernels) return bench_kernels_command(o);
   const nlohmann::json earlier = read_earlier(o.compare);
@@ -136,10 +148,22 @@ void bench(const Options& o) {
   options.progress = bar.callback();
   std::unique_ptr<SyntheticFile> made_up;
   if (!o.shape.empty()) made_up = std::make_unique<SyntheticFile>(o, options.progress);
-  const BenchReport report = bench_model(made_up ? made_up->path() : o.model, options);
+  const std::string& path = made_up ? made_up->path() : o.model;
+  const bool all_fusions = options.fusion == "all" && !fusion_names(options.device).empty();
+  if (all_fusions) options.fusion.clear();
+  const BenchReport report = bench_model(path, options);
+  const std::vector<BenchReport> fusions = all_fusions ? bench_fusions(path, options) : std::vector<BenchReport>{};
   bar.clear();
-  if (o.json) return print_json(to_json(report));
+  if (o.json) {
+    nlohmann::ordered_json json = to_json(report);
+    for (const BenchReport& r : fusions) json["fusions"].push_back(to_json(r));
+    return print_json(json);
+  }
   print(report, earlier);
+  for (const BenchReport& r : fusions)
+    for (const GenerationSpeed& g : r.generation)
+      fmt::print("{:<24}{:.2f} tokens/s at {}, {} launches a token\n", "fusion " + r.fusion, g.tokens_per_second,
+                 g.context, r.launches_per_token);
 }
 
 }  // namespace
@@ -168,10 +192,13 @@ void add_bench(CLI::App& command) {
   command.footer(
       "The share of memory reads is the bytes that a token must read, over what all threads can read in the same "
       "time,\n"
-      "measured between the rounds.\n\n"
+      "measured between the rounds; on a GPU, over what copies read and write. --fusion all compares the ways of "
+      "launching\n"
+      "a token's kernels.\n\n"
       "Examples:\n"
       "  upg bench demo.upg --context 128\n"
       "  upg bench --shape phi-4\n"
+      "  upg bench --shape phi-4 --device cuda --fusion all\n"
       "  upg bench --shape phi-4 --keep /tmp/phi-4.upg --json >now.json\n"
       "  upg bench --kernels");
   command.callback([o] {

@@ -40,8 +40,8 @@ struct GenerationSpeed {
 
 struct BenchReport {
   ModelInfo model;
-  double load_seconds = 0;    // Engine::open, with the file as it was in the page cache
-  double read_bandwidth = 0;  // bytes a second of the memory that weights are in, which no cache holds
+  double load_seconds = 0;     // Engine::open, with the file as it was in the page cache
+  double read_bandwidth = 0;   // bytes a second of the memory that weights are in, which no cache holds
   std::string bandwidth_kind;  // "reads" by all threads, or "copies", read and written bytes both counted
   std::vector<PromptSpeed> prompts;
   std::vector<GenerationSpeed> generation;

@@ -28,6 +28,9 @@ struct EngineOptions {
   std::string fusion{};        // cuda: "none", "graph", "layer" or "token"; empty: the fastest
 };
 
+/// What EngineOptions::fusion may be on a device, the fastest last; empty where there is no choice.
+std::vector<std::string_view> fusion_names(std::string_view device);
+
 struct SamplingOptions {
   float temperature = 1.0f;  // 0: always the likeliest token
   uint32_t top_k = 0;        // keep the k likeliest; 0: all

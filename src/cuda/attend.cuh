@@ -276,6 +276,9 @@ __device__ inline AttendShape attend_shape(const Stage& s, uint32_t position) {
 __device__ inline void fetch_cache(const Stage& s, uint32_t position) {
   const AttendShape a = attend_shape(s, position);
   if (blockIdx.x >= a.units * a.splits) return;
+  if (32 * threadIdx.x < s.rotary_dim)
+    asm volatile(
+        "prefetch.global.L2 [%0];" ::"l"(s.angles + static_cast<uint64_t>(position) * s.rotary_dim + 32 * threadIdx.x));
   const uint32_t kv = blockIdx.x / a.splits / a.chunks, begin = a.first + blockIdx.x % a.splits * a.each;
   const uint32_t count = min(a.each, position - min(position, begin));
   const uint32_t bytes = s.head_dim * (s.int8_cache ? 1 : 2);

@@ -1,7 +1,5 @@
 #include "cuda/cuda_device.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <optional>
 
@@ -16,8 +14,6 @@ constexpr bool kBuiltForSm90a = true;
 #else
 constexpr bool kBuiltForSm90a = false;
 #endif
-
-constexpr std::string_view kFusions[] = {"none", "graph", "layer", "token"};  // the last is the fastest measured
 
 // What the kernels cannot do, by name.
 void require_supported(const Decoder& d) {
@@ -70,7 +66,7 @@ class CudaTimeline final : public Timeline {
 
 class CudaDevice final : public Device {
  public:
-  CudaDevice(const Decoder& d, OpContext& c, const std::string& f, const Progress& progress)
+  CudaDevice(const Decoder& d, OpContext& c, std::string_view f, const Progress& progress)
       : decoder(d), context(c), fusion(f) {
     int count = 0;
     const cudaError_t status = cudaGetDeviceCount(&count);
@@ -308,15 +304,12 @@ void CudaTimeline::fill(uint64_t n) {
 
 }  // namespace
 
-std::unique_ptr<Device> open_device(Model& model, OpContext& context, const std::string& fusion,
+std::unique_ptr<Device> open_device(Model& model, OpContext& context, std::string_view fusion,
                                     const Progress& progress) {
-  const std::string chosen(fusion.empty() ? std::end(kFusions)[-1] : fusion);
-  if (std::find(std::begin(kFusions), std::end(kFusions), chosen) == std::end(kFusions))
-    fail(ErrorCode::kInvalidArgument, "no fusion \"{}\"; choose one of: {}", chosen, fmt::join(kFusions, ", "));
   const Decoder* decoder = model.decoder();
   if (decoder == nullptr)
     fail(ErrorCode::kUnsupported, "the cuda device cannot run this architecture; choose --device cpu");
-  return std::make_unique<CudaDevice>(*decoder, context, chosen, progress);
+  return std::make_unique<CudaDevice>(*decoder, context, fusion, progress);
 }
 
 }  // namespace upg::cuda

@@ -4,7 +4,7 @@
 
 namespace upg::cuda {
 
-std::unique_ptr<Device> open_device(Model&, OpContext&, const std::string&, const Progress&) {
+std::unique_ptr<Device> open_device(Model&, OpContext&, std::string_view, const Progress&) {
   fail(ErrorCode::kUnsupported, "this build has no CUDA: configure it with -DUPG_CUDA=ON, or run `./dev build cuda`");
 }
 

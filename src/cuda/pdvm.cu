@@ -34,6 +34,14 @@ __device__ bool wait_for_all(State* state, uint32_t round) {
   return failed == 0;
 }
 
+// Brings nearer what a stage reads that no other stage wrote just now, while this block waits for the others.
+__device__ void fetch_ahead(const Stage& s, uint32_t position) {
+  if (s.op == Op::kAttend) fetch_cache(s, position);
+  if (s.op != Op::kProduct || s.input != Input::kNorm) return;
+  const uint32_t line = blockIdx.x + threadIdx.x * gridDim.x;
+  if (32 * line < s.w.cols) asm volatile("prefetch.global.L2 [%0];" ::"l"(s.norm + 32 * line));
+}
+
 __device__ void select_stage(const Stage& s, State* state) {
   if (blockIdx.x != 0 || threadIdx.x >= 32) return;
   Best best = {-INFINITY, 0x7fffffff};
@@ -115,7 +123,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         break;
     }
     if (i + 1 < end) {
-      if (s.op == Op::kProduct && stages[(i + 1) & 1].op == Op::kAttend) fetch_cache(stages[(i + 1) & 1], position);
+      // A product has had a barrier, so that the next stage's description is there.
+      if (s.op == Op::kProduct) fetch_ahead(stages[(i + 1) & 1], position);
       if (!wait_for_all(m.state, i - begin)) return;
     }
   }

@@ -40,7 +40,7 @@ __device__ inline float warp_max(float x) {
 __device__ inline float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
 // A thread's columns, four at a time, kHeld times, and the norm's weights: all loads are under way before one is used.
-constexpr uint32_t kHeld = 2;
+constexpr uint32_t kHeld = 3;
 constexpr uint32_t kHeldColumns = 4 * kThreads * kHeld;
 struct Columns {
   float4 x[kHeld], norm[kHeld];

@@ -9,18 +9,15 @@
 namespace upg {
 namespace {
 
-std::unique_ptr<Device> open_cuda(Model& model, OpContext& context, const EngineOptions& options) {
-  return cuda::open_device(model, context, options.fusion, options.progress);
-}
-
-std::unique_ptr<Device> open_cpu(Model& model, OpContext& context, const EngineOptions& options) {
-  if (!options.fusion.empty()) fail(ErrorCode::kInvalidArgument, "fusion is of the cuda device; the cpu has none");
+std::unique_ptr<Device> open_cpu(Model& model, OpContext& context, std::string_view, const Progress&) {
   return std::make_unique<CpuDevice>(model, context);
 }
 
+constexpr std::string_view kCudaFusions[] = {"none", "graph", "layer", "token"};
+
 constexpr DeviceRow kDevices[] = {
-    {"cpu", "the processor, by the kernels that `upg kernels` lists", open_cpu},
-    {"cuda", "an NVIDIA GPU, from compute capability 7.5 on", open_cuda},
+    {"cpu", "the processor, by the kernels that `upg kernels` lists", {}, open_cpu},
+    {"cuda", "an NVIDIA GPU, from compute capability 7.5 on", kCudaFusions, cuda::open_device},
 };
 
 }  // namespace
@@ -34,6 +31,19 @@ const DeviceRow& find_device(std::string_view name) {
     known.push_back(row.name);
   }
   fail(ErrorCode::kInvalidArgument, "no device \"{}\"; choose one of: {}", name, fmt::join(known, ", "));
+}
+
+std::string_view find_fusion(const DeviceRow& row, std::string_view fusion) {
+  if (fusion.empty()) return row.fusions.empty() ? "" : row.fusions.back();
+  for (std::string_view known : row.fusions)
+    if (known == fusion) return known;
+  if (row.fusions.empty()) fail(ErrorCode::kInvalidArgument, "the {} device has no fusions to choose from", row.name);
+  fail(ErrorCode::kInvalidArgument, "no fusion \"{}\"; choose one of: {}", fusion, fmt::join(row.fusions, ", "));
+}
+
+std::vector<std::string_view> fusion_names(std::string_view device) {
+  const auto fusions = find_device(device).fusions;
+  return {fusions.begin(), fusions.end()};
 }
 
 }  // namespace upg

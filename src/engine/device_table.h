@@ -13,15 +13,19 @@
 namespace upg {
 
 struct DeviceRow {
-  std::string_view name;     // of --device
-  std::string_view summary;  // one line for --help
+  std::string_view name;                      // of --device
+  std::string_view summary;                   // one line for --help
+  std::span<const std::string_view> fusions;  // ways to launch a token's kernels, the fastest last; none: no choice
   /// Model and context outlive the device. Throws Error(kUnsupported) with the reason if it cannot run here.
-  std::unique_ptr<Device> (*open)(Model& model, OpContext& context, const EngineOptions& options);
+  std::unique_ptr<Device> (*open)(Model& model, OpContext& context, std::string_view fusion, const Progress& progress);
 };
 
 std::span<const DeviceRow> device_rows();
 
 /// Throws Error(kInvalidArgument) listing the known names.
 const DeviceRow& find_device(std::string_view name);
+
+/// `fusion` if the row has it, the fastest if it is empty. Throws Error(kInvalidArgument) listing the row's.
+std::string_view find_fusion(const DeviceRow& row, std::string_view fusion);
 
 }  // namespace upg

@@ -43,10 +43,11 @@ void read_end_tokens(const std::string& text, const std::string& where, uint64_t
 }  // namespace
 
 Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
-    : weights((find_device(options.device), path)),
+    : weights((find_fusion(find_device(options.device), options.fusion), path)),
       context((kernels::check_forced_kernels(), options.threads)),
       model((weights.read_ahead(options.progress), load_model(weights))),
-      device(find_device(options.device).open(*model, context, options)) {
+      device(find_device(options.device)
+                 .open(*model, context, find_fusion(find_device(options.device), options.fusion), options.progress)) {
   const ModelTexts& texts = weights.texts();
   info.architecture = ConfigReader(texts.config, path + ": config.json").architecture();
   for (const WeightInfo& weight : weights.list()) {
