@@ -10,7 +10,7 @@ namespace {
 
 constexpr unsigned kRows = 128, kTokens = 256;  // of a block; two groups of four warps with 64 rows each
 constexpr unsigned kThreads256 = 256;
-constexpr unsigned kChunkBlocks = 2, kChunkColumns = 32 * kChunkBlocks, kChunks = kStepBlocks / kChunkBlocks;
+constexpr unsigned kChunkBlocks = 2, kChunkColumns = 32 * kChunkBlocks;
 constexpr unsigned kRowBytes = 2 * kChunkColumns;
 
 template <unsigned kBits>
@@ -18,11 +18,13 @@ constexpr unsigned kWeightBytes = kRows / 16 * step_bytes(kBits);
 template <unsigned kBits>
 constexpr unsigned kSharedBytes = 1024 + (2 * kRows + 3 * kTokens) * kRowBytes + 2 * kWeightBytes<kBits>;
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+constexpr unsigned kChunks = kStepBlocks / kChunkBlocks;
+
 __device__ __forceinline__ unsigned placed(unsigned row, unsigned part) {
   return row * kRowBytes + ((part ^ (row & 7)) << 4);
 }
-
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 // Rows of 128 bytes, groups of eight rows 1024 bytes apart, 128-byte swizzle.
 __device__ __forceinline__ uint64_t descriptor(uint32_t address) {
