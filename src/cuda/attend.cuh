@@ -96,15 +96,16 @@ __device__ inline float merged(uint32_t n, uint32_t i, Load share) {
 }
 
 // What a lane has gathered for its dimensions and positions: softmax so far, with a running maximum.
+template <unsigned kGroup>
 struct Gathered {
-  float top[kHeadGroup], total[kHeadGroup], acc[kHeadGroup][kLaneDims];
+  float top[kGroup], total[kGroup], acc[kGroup][kLaneDims];
 
   // One position of each half of the warp, with keys and values [kLaneDims] of this lane.
-  __device__ __forceinline__ void add(const float (&qs)[kHeadGroup][kLaneDims], const float (&k)[kLaneDims],
-                                      float k_scale, const float (&v)[kLaneDims], float v_scale, bool valid) {
-    float score[kHeadGroup];
+  __device__ __forceinline__ void add(const float (&qs)[kGroup][kLaneDims], const float (&k)[kLaneDims], float k_scale,
+                                      const float (&v)[kLaneDims], float v_scale, bool valid) {
+    float score[kGroup];
 #pragma unroll
-    for (unsigned g = 0; g < kHeadGroup; ++g) {
+    for (unsigned g = 0; g < kGroup; ++g) {
       float dot = 0;
 #pragma unroll
       for (unsigned i = 0; i < kLaneDims; ++i) dot = fmaf(qs[g][i], k[i], dot);
@@ -113,9 +114,9 @@ struct Gathered {
 #pragma unroll
     for (unsigned d = kLanesPerPosition / 2; d > 0; d /= 2)
 #pragma unroll
-      for (unsigned g = 0; g < kHeadGroup; ++g) score[g] += __shfl_xor_sync(0xffffffffu, score[g], d);
+      for (unsigned g = 0; g < kGroup; ++g) score[g] += __shfl_xor_sync(0xffffffffu, score[g], d);
 #pragma unroll
-    for (unsigned g = 0; g < kHeadGroup; ++g) {
+    for (unsigned g = 0; g < kGroup; ++g) {
       const float x = valid ? score[g] * k_scale : -INFINITY;
       if (x > top[g]) {
         const float shrink = exp2f(top[g] - x);
@@ -135,20 +136,20 @@ struct Gathered {
 
 // Positions [begin, end) of the cache, and one more whose key and value [2][head_dim] are `fresh`, where it is not
 // null.
-template <typename Cache>
+template <typename Cache, unsigned kGroup>
 __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, uint32_t begin, uint32_t end,
                                         const float* q, const float* fresh, float* shares) {
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const uint32_t at = lane % kLanesPerPosition * kLaneDims;
   const bool inside = at < s.head_dim;
   const float to_log2 = 1.44269504f * rsqrtf(static_cast<float>(s.head_dim));
-  float qs[kHeadGroup][kLaneDims];
-  Gathered gathered;
-  float(&top)[kHeadGroup] = gathered.top;
-  float(&total)[kHeadGroup] = gathered.total;
-  float(&acc)[kHeadGroup][kLaneDims] = gathered.acc;
+  float qs[kGroup][kLaneDims];
+  Gathered<kGroup> gathered;
+  float(&top)[kGroup] = gathered.top;
+  float(&total)[kGroup] = gathered.total;
+  float(&acc)[kGroup][kLaneDims] = gathered.acc;
 #pragma unroll
-  for (unsigned g = 0; g < kHeadGroup; ++g) {
+  for (unsigned g = 0; g < kGroup; ++g) {
     top[g] = -INFINITY;
     total[g] = 0;
 #pragma unroll
@@ -203,7 +204,7 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
   __syncwarp();
   // The positions of a warp's two halves, then the upper warps' into the lower ones', through shared memory.
 #pragma unroll
-  for (unsigned g = 0; g < kHeadGroup; ++g) {
+  for (unsigned g = 0; g < kGroup; ++g) {
     const float other_top = __shfl_xor_sync(0xffffffffu, top[g], kLanesPerPosition);
     const float new_top = fmaxf(top[g], other_top);
     const float mine_weight = new_top == -INFINITY ? 0.0f : exp2f(top[g] - new_top);
@@ -223,8 +224,8 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
   for (unsigned round = 0; round < 2; ++round) {
     if (warp / kMergeWarps == 1 - round && writes) {
 #pragma unroll
-      for (unsigned g = 0; g < kHeadGroup; ++g) {
-        float* share = shares + (warp % kMergeWarps * kHeadGroup + g) * stride;
+      for (unsigned g = 0; g < kGroup; ++g) {
+        float* share = shares + (warp % kMergeWarps * kGroup + g) * stride;
         if (round == 1) {
           const float other_top = share[0];
           const float new_top = fmaxf(top[g], other_top);
@@ -248,27 +249,28 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
   }
 }
 
-constexpr uint32_t kFewestPositions = 256;  // fewer are done before blocks have told each other of their shares
-
-/// How many blocks share one group of heads at this length.
-__device__ inline uint32_t positions_each(const Stage& s, uint32_t units, uint32_t n, uint32_t* splits) {
-  const uint32_t most = max(gridDim.x / units, 1u);
-  const uint32_t each = max((n + most - 1) / most, kFewestPositions);
-  *splits = (n + each - 1) / each;
-  return each;
-}
+// Up to so many positions each query head has a block to itself; with more, kHeadGroup of them share one pass over keys
+// and values, and if need be several blocks share the positions.
+constexpr uint32_t kFewPositions = 512;
+constexpr uint32_t kFewestPositions =
+    256;  // of a block: fewer are done before blocks have told each other of their shares
 
 struct AttendShape {
-  uint32_t group, chunks, units;  // query heads of a kv head, groups of kHeadGroup among them, in all
+  bool few;
+  uint32_t group, chunks, units;  // query heads of a kv head, groups that are taken together among them, in all
   uint32_t first, each, splits;   // position, positions of a block, blocks of a unit
 };
 __device__ inline AttendShape attend_shape(const Stage& s, uint32_t position) {
   AttendShape a;
-  a.group = s.heads / s.kv_heads;
-  a.chunks = (a.group + kHeadGroup - 1) / kHeadGroup;
-  a.units = s.kv_heads * a.chunks;
   a.first = s.window != 0 && position + 1 > s.window ? position + 1 - s.window : 0;
-  a.each = positions_each(s, a.units, position + 1 - a.first, &a.splits);
+  const uint32_t n = position + 1 - a.first;
+  a.few = n <= kFewPositions;
+  a.group = s.heads / s.kv_heads;
+  a.chunks = a.few ? a.group : (a.group + kHeadGroup - 1) / kHeadGroup;
+  a.units = s.kv_heads * a.chunks;
+  const uint32_t most = max(gridDim.x / a.units, 1u);
+  a.each = a.few ? n : max((n + most - 1) / most, kFewestPositions);
+  a.splits = (n + a.each - 1) / a.each;
   return a;
 }
 
@@ -290,25 +292,26 @@ __device__ inline void fetch_cache(const Stage& s, uint32_t position) {
   }
 }
 
-__device__ inline void attend_stage(const Stage& s, uint32_t position, const Scratch& scratch) {
-  const AttendShape shape = attend_shape(s, position);
+template <unsigned kGroup>
+__device__ inline void attend_groups(const Stage& s, const AttendShape& shape, uint32_t position,
+                                     const Scratch& scratch) {
   const uint32_t d = s.head_dim, group = shape.group, chunks = shape.chunks, units = shape.units;
   const uint32_t first = shape.first, each = shape.each, splits = shape.splits;
   const uint32_t stride = d + 2;
   float* q = scratch.sums;
-  float* fresh = q + kHeadGroup * kMaxHeadDim;  // key, then value
+  float* fresh = q + kGroup * kMaxHeadDim;  // key, then value
   float* shares = fresh + 2 * kMaxHeadDim;
   __shared__ uint32_t ticket;
   const float* angles = s.angles + static_cast<uint64_t>(position) * s.rotary_dim;
   for (uint32_t item = blockIdx.x; item < units * splits; item += gridDim.x) {
     const uint32_t unit = item / splits, split = item % splits;
-    const uint32_t kv = unit / chunks, first_head = kv * group + unit % chunks * kHeadGroup;
-    const uint32_t heads = min(kHeadGroup, group - unit % chunks * kHeadGroup);
+    const uint32_t kv = unit / chunks, first_head = kv * group + unit % chunks * kGroup;
+    const uint32_t heads = min(kGroup, group - unit % chunks * kGroup);
     const uint32_t begin = first + split * each, end = min(begin + each, position + 1);
     const uint64_t first_vector = static_cast<uint64_t>(kv) * s.capacity;
     const bool owner = end == position + 1;
 #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < kHeadGroup * d; i += kThreads)
+    for (uint32_t i = threadIdx.x; i < kGroup * d; i += kThreads)
       q[i] = i / d < heads ? turned_element(s, angles, (first_head + i / d) * d, i % d) : 0.0f;
     if (owner) {
 #pragma unroll 1
@@ -326,16 +329,16 @@ __device__ inline void attend_stage(const Stage& s, uint32_t position, const Scr
     }
     const uint32_t cached = owner ? end - 1 : end;
     if (s.int8_cache) {
-      attend_positions<Int8Cache>(s, first_vector, begin, cached, q, owner ? fresh : nullptr, shares);
+      attend_positions<Int8Cache, kGroup>(s, first_vector, begin, cached, q, owner ? fresh : nullptr, shares);
     } else {
-      attend_positions<F16Cache>(s, first_vector, begin, cached, q, owner ? fresh : nullptr, shares);
+      attend_positions<F16Cache, kGroup>(s, first_vector, begin, cached, q, owner ? fresh : nullptr, shares);
     }
-    float* partial = s.partial + static_cast<uint64_t>(item) * kHeadGroup * stride;
+    float* partial = s.partial + static_cast<uint64_t>(item) * kGroup * stride;
     if (splits == 1) {
 #pragma unroll 1
       for (uint32_t i = threadIdx.x; i < heads * d; i += kThreads)
         __stcg(s.out + first_head * d + i, merged(kMergeWarps, i % d, [&](uint32_t k, uint32_t e) {
-                 return shares[(k * kHeadGroup + i / d) * stride + e];
+                 return shares[(k * kGroup + i / d) * stride + e];
                }));
     } else {
 #pragma unroll 1
@@ -343,10 +346,10 @@ __device__ inline void attend_stage(const Stage& s, uint32_t position, const Scr
         const uint32_t g = i / stride, e = i % stride;
         float top = -INFINITY, value = 0;
 #pragma unroll 1
-        for (uint32_t k = 0; k < kMergeWarps; ++k) top = fmaxf(top, shares[(k * kHeadGroup + g) * stride]);
+        for (uint32_t k = 0; k < kMergeWarps; ++k) top = fmaxf(top, shares[(k * kGroup + g) * stride]);
 #pragma unroll 1
         for (uint32_t k = 0; k < kMergeWarps && e > 0; ++k)
-          value += exp2f(shares[(k * kHeadGroup + g) * stride] - top) * shares[(k * kHeadGroup + g) * stride + e];
+          value += exp2f(shares[(k * kGroup + g) * stride] - top) * shares[(k * kGroup + g) * stride + e];
         __stcg(partial + i, e == 0 ? top : value);
       }
       // The last block of a unit puts the shares together, in their order whoever is last.
@@ -359,15 +362,24 @@ __device__ inline void attend_stage(const Stage& s, uint32_t position, const Scr
       __syncthreads();
       if (ticket == splits - 1) {
         if (threadIdx.x == 0) s.tickets[unit] = 0;
-        const float* all = s.partial + static_cast<uint64_t>(unit) * splits * kHeadGroup * stride;
+        const float* all = s.partial + static_cast<uint64_t>(unit) * splits * kGroup * stride;
 #pragma unroll 1
         for (uint32_t i = threadIdx.x; i < heads * d; i += kThreads)
           __stcg(s.out + first_head * d + i, merged(splits, i % d, [&](uint32_t k, uint32_t e) {
-                   return __ldcg(all + (static_cast<uint64_t>(k) * kHeadGroup + i / d) * stride + e);
+                   return __ldcg(all + (static_cast<uint64_t>(k) * kGroup + i / d) * stride + e);
                  }));
       }
     }
     __syncthreads();
+  }
+}
+
+__device__ inline void attend_stage(const Stage& s, uint32_t position, const Scratch& scratch) {
+  const AttendShape shape = attend_shape(s, position);
+  if (shape.few) {
+    attend_groups<1>(s, shape, position, scratch);
+  } else {
+    attend_groups<kHeadGroup>(s, shape, position, scratch);
   }
 }
 

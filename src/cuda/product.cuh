@@ -326,6 +326,10 @@ __device__ inline void product_stage(const Stage& s, WeightStream& stream, const
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const Share share = share_of(w.panels, w.steps, s.splits, blockIdx.x, gridDim.x, warp);
   if (threadIdx.x < 16) scratch.steps[threadIdx.x] = w.block_steps[threadIdx.x];
+  // Of this thread's first row, asked for long before it is needed.
+  const uint32_t rows_of_block = 16 * (share.panel_end - share.panel_begin);
+  const float first_row_scale =
+      threadIdx.x < rows_of_block ? __ldg(w.row_scales + 16 * share.panel_begin + threadIdx.x) : 0.0f;
   prepare_input(s, share.slice_begin, share.slice_end, scratch);
   __syncthreads();
   if (share.end > share.begin) {
@@ -357,7 +361,7 @@ __device__ inline void product_stage(const Stage& s, WeightStream& stream, const
       sum += scratch.sums[(v * scratch.sum_slots + panel - begin_v / n) * 16 + i % 16];
     }
     const uint32_t row = 16 * share.panel_begin + i;
-    const float y = sum * __ldg(w.row_scales + row);
+    const float y = sum * (i == threadIdx.x ? first_row_scale : __ldg(w.row_scales + row));
     __stcg(out + row, y);
     if (s.best != nullptr && row < w.rows && likelier({y, static_cast<int32_t>(row)}, best))
       best = {y, static_cast<int32_t>(row)};

@@ -67,7 +67,7 @@ DeviceBuffers make_buffers(const Decoder& d, const DeviceWeights& weights, uint3
   const uint64_t units =
       d.attention.kv_heads * ceil_div(d.attention.heads / d.attention.kv_heads, uint64_t{kHeadGroup});
   b.partial = allocate_zeros<float>(std::max<uint64_t>(units, blocks) * kHeadGroup * (d.attention.head_dim + 2), what);
-  b.tickets = allocate_zeros<uint32_t>(units, what);
+  b.tickets = allocate_zeros<uint32_t>(d.attention.heads, what);
   b.best = allocate_zeros<Best>(blocks, what);
   return b;
 }
