@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "base/error.h"
 #include "engine/engine_impl.h"
@@ -120,8 +121,9 @@ GenerateResult Session::generate(std::span<const int32_t> prompt, const Generate
   };
   const std::vector<int32_t>& ends = engine.end_tokens();
   bool running = true;
+  std::optional<int32_t> likeliest;  // where the device has chosen
   while (running && result.tokens.size() < options.max_tokens) {
-    const int32_t token = sampler.next(logits);
+    const int32_t token = likeliest ? *likeliest : sampler.next(logits);
     if (!options.ignore_eos && std::find(ends.begin(), ends.end(), token) != ends.end()) {
       result.finish = FinishReason::kStop;
       break;
@@ -129,7 +131,11 @@ GenerateResult Session::generate(std::span<const int32_t> prompt, const Generate
     result.tokens.push_back(token);
     running = deliver(stops.push(detokenizer.push(token)));
     if (!running || result.tokens.size() == options.max_tokens || length() == context()) break;
-    logits = feed(std::span(&token, 1));
+    if (sampler.takes_the_likeliest()) {
+      likeliest = impl_->timeline->forward_greedy(token);
+    } else {
+      logits = feed(std::span(&token, 1));
+    }
   }
   if (running) {
     std::string rest = stops.push(detokenizer.finish());

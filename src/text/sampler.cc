@@ -40,6 +40,53 @@ double Sampler::uniform() {  // splitmix64 (Steele, Lea & Flood 2014)
   return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
+bool Sampler::takes_the_likeliest() const {
+  return (options_.temperature == 0 || options_.top_k == 1) && options_.repetition_penalty == 1 &&
+         options_.presence_penalty == 0 && options_.frequency_penalty == 0 && options_.logit_bias.empty();
+}
+
+// A vocabulary is sorted only as far as the draw reaches, which is mostly a few tokens.
+template <typename Likelier>
+int32_t Sampler::draw(Likelier likelier) {
+  size_t kept = candidates_.size(), sorted = 0;
+  const auto sort_to = [&](size_t n) {
+    if (n <= sorted) return;
+    const size_t end = std::min(kept, std::max({n, 8 * sorted, size_t{64}}));
+    std::partial_sort(candidates_.begin() + static_cast<ptrdiff_t>(sorted),
+                      candidates_.begin() + static_cast<ptrdiff_t>(end), candidates_.end(), likelier);
+    sorted = end;
+  };
+  const float top = std::min_element(candidates_.begin(), candidates_.end(), likelier)->logit;
+  // Relative to the likeliest token's.
+  const auto weight = [&](size_t i) {
+    return std::exp((static_cast<double>(candidates_[i].logit) - top) / options_.temperature);
+  };
+  if (options_.top_k != 0 && options_.top_k < kept) {
+    kept = options_.top_k;
+    sort_to(kept);
+  }
+  double total = 0;
+  for (size_t i = 0; i < kept; ++i) total += weight(i);
+  double sum = total;
+  if (options_.top_p < 1 || options_.min_p > 0) {
+    sum = 0;
+    for (size_t i = 0; i < kept; ++i) {
+      sort_to(i + 1);
+      const double mine = weight(i);
+      if (mine < options_.min_p || (i > 0 && sum >= options_.top_p * total)) {
+        kept = i;
+        break;
+      }
+      sum += mine;
+    }
+  }
+  double left = uniform() * sum;
+  size_t i = 0;
+  for (sort_to(1); i + 1 < kept && (left -= weight(i)) >= 0; sort_to(++i + 1)) {
+  }
+  return candidates_[i].token;
+}
+
 int32_t Sampler::next(std::span<const float> logits) {
   candidates_.resize(vocab_size_);
   for (uint64_t i = 0; i < vocab_size_; ++i) candidates_[i] = {static_cast<int32_t>(i), logits[i]};
@@ -53,32 +100,9 @@ int32_t Sampler::next(std::span<const float> logits) {
   const auto likelier = [](const Candidate& a, const Candidate& b) {
     return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
   };
-  int32_t chosen;
-  if (options_.temperature == 0 || options_.top_k == 1) {
-    chosen = std::min_element(candidates_.begin(), candidates_.end(), likelier)->token;
-  } else {
-    size_t kept = options_.top_k == 0 ? candidates_.size() : std::min<size_t>(options_.top_k, candidates_.size());
-    std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(kept), candidates_.end(),
-                      likelier);
-    // Probabilities relative to the likeliest token, which is first.
-    std::vector<double> weight(kept);
-    double total = 0;
-    for (size_t i = 0; i < kept; ++i)
-      total += weight[i] =
-          std::exp((static_cast<double>(candidates_[i].logit) - candidates_[0].logit) / options_.temperature);
-    double sum = 0;
-    for (size_t i = 0; i < kept; ++i) {
-      if (weight[i] < options_.min_p || (i > 0 && sum >= options_.top_p * total)) {
-        kept = i;
-        break;
-      }
-      sum += weight[i];
-    }
-    double left = uniform() * sum;
-    size_t i = 0;
-    while (i + 1 < kept && (left -= weight[i]) >= 0) ++i;
-    chosen = candidates_[i].token;
-  }
+  const int32_t chosen = options_.temperature == 0 || options_.top_k == 1
+                             ? std::min_element(candidates_.begin(), candidates_.end(), likelier)->token
+                             : draw(likelier);
   ++counts_[chosen];
   return chosen;
 }

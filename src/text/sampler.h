@@ -18,6 +18,9 @@ class Sampler {
   /// A token of the prompt: counts for the repetition penalty only.
   void saw(int32_t token);
 
+  /// Whether next() is the likeliest token whatever came before, so that nobody needs the logits.
+  bool takes_the_likeliest() const;
+
   /// Chooses the next token and remembers it. logits [vocab_size]; ties go to the lower id.
   int32_t next(std::span<const float> logits);
 
@@ -27,6 +30,8 @@ class Sampler {
     float logit;
   };
   double uniform();  // [0, 1)
+  template <typename Likelier>
+  int32_t draw(Likelier likelier);
 
   SamplingOptions options_;
   uint64_t vocab_size_;

@@ -64,6 +64,31 @@ TEST(Sampler, TokensComeAsOftenAsTheirProbabilityAtTheTemperature) {
   }
 }
 
+TEST(Sampler, ALargeVocabularyIsDrawnFromAsASmallOneIs) {
+  // 2,000 equals: every token comes, and about as often from each hundred.
+  const std::vector<int> counts = draw({}, std::vector<float>(2000, 0.5f), 20000);
+  for (size_t begin = 0; begin < counts.size(); begin += 100) {
+    int hundred = 0;
+    for (size_t i = begin; i < begin + 100; ++i) hundred += counts[i];
+    EXPECT_NEAR(hundred, 1000, 150) << begin;
+  }
+  const std::vector<float> equal(2000, 0.5f);
+  for (int32_t token : possible(options_with([](auto& o) { o.top_p = 0.25f; }), equal)) EXPECT_LT(token, 500);
+}
+
+TEST(Sampler, KnowsWhenNobodyNeedsTheLogits) {
+  EXPECT_FALSE(Sampler({}, 5).takes_the_likeliest());
+  EXPECT_TRUE(Sampler(options_with([](auto& o) { o.temperature = 0; }), 5).takes_the_likeliest());
+  EXPECT_TRUE(Sampler(options_with([](auto& o) { o.top_k = 1; }), 5).takes_the_likeliest());
+  EXPECT_FALSE(
+      Sampler(options_with([](auto& o) { o.temperature = 0, o.repetition_penalty = 1.1f; }), 5).takes_the_likeliest());
+  EXPECT_FALSE(Sampler(options_with([](auto& o) {
+                         o.temperature = 0, o.logit_bias = {{1, 2.0f}};
+                       }),
+                       5)
+                   .takes_the_likeliest());
+}
+
 TEST(Sampler, OneSeedGivesOneSequenceAndOthersGiveOthers) {
   auto sequence = [](uint64_t seed) {
     Sampler sampler(options_with([&](auto& o) { o.seed = seed; }), 5);
