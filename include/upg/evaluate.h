@@ -22,6 +22,8 @@ struct EvaluateOptions {
   std::string kv = "f16";
   bool float_activations = false;  // as SessionOptions
   unsigned threads = 0;
+  std::string device = "cpu";  // as EngineOptions; a reference runs on the cpu
+  std::string fusion{};
   Progress progress;
 };
 
