@@ -44,10 +44,15 @@ DeviceMemory<T> allocate_device(uint64_t n, const char* what) {
   check(status, what);
   return DeviceMemory<T>(static_cast<T*>(p));
 }
+/// Sets bytes, and waits: other streams do not wait for the one that does it.
+inline void set_bytes(void* p, int value, uint64_t n, const char* what) {
+  check(cudaMemset(p, value, n), what);
+  check(cudaDeviceSynchronize(), what);
+}
 template <typename T>
 DeviceMemory<T> allocate_zeros(uint64_t n, const char* what) {
   DeviceMemory<T> memory = allocate_device<T>(n, what);
-  check(cudaMemset(memory.get(), 0, (n ? n : 1) * sizeof(T)), what);
+  set_bytes(memory.get(), 0, n * sizeof(T), what);
   return memory;
 }
 template <typename T>
@@ -59,7 +64,8 @@ PinnedMemory<T> allocate_pinned(uint64_t n, const char* what) {
 template <typename T>
 DeviceMemory<T> upload(const T* from, uint64_t n, const char* what) {
   DeviceMemory<T> memory = allocate_device<T>(n, what);
-  if (n) check(cudaMemcpy(memory.get(), from, n * sizeof(T), cudaMemcpyHostToDevice), what);
+  check(cudaMemcpy(memory.get(), from, n * sizeof(T), cudaMemcpyHostToDevice), what);
+  check(cudaDeviceSynchronize(), what);
   return memory;
 }
 

@@ -87,8 +87,8 @@ __device__ inline float block_sum(float x, float* reduce) {
   return warp_sum(threadIdx.x % 32 < kWarps ? reduce[threadIdx.x % 32] : 0.0f);
 }
 
-// Columns c to c + 3, normed by `factor`, quantised as in kernels::QuantizeArgs: eight lanes have a block of 32, and
-// all lanes of a warp come here together.
+// Columns c to c + 3, quantised as in kernels::QuantizeArgs: eight lanes have a block of 32, and all lanes of a warp
+// come here together.
 __device__ inline void quantize_columns(const Stage& s, const Scratch& scratch, uint32_t first_block,
                                         uint32_t end_block, uint32_t c, const float (&x)[4]) {
   float largest = fmaxf(fmaxf(fabsf(x[0]), fabsf(x[1])), fmaxf(fabsf(x[2]), fabsf(x[3])));
@@ -232,7 +232,7 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
                                                const Scratch& scratch) {
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const uint32_t g = lane / 4, t = lane % 4;
-  Table table = load_table(w, scratch.two16);
+  const Table table = load_table(w, scratch.two16);
   const uint32_t n = share.slice_steps();
   const float* scale = scratch.scale + 2 * t + g / 4;  // of this lane's own block
   uint32_t in_slice = share.begin % n;
@@ -247,8 +247,7 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
     stream.pop();
   };
   Operands<kBits> next;
-  uint32_t left = share.end - share.begin;
-  if (left == 0) return;
+  uint32_t left = share.end - share.begin;  // at least 1
   stream.more();
   load(next);
   while (left > 0) {

@@ -74,12 +74,11 @@ struct Stage {
   void *keys, *values;               // of this layer: [kv_heads][capacity][head_dim], f16 or int8
   float *key_scales, *value_scales;  // int8: [kv_heads][capacity]
   uint32_t int8_cache;
-  float* partial;     // [kv_heads * head groups][splits][kHeadGroup][head_dim + 2]
-  uint32_t* tickets;  // [kv_heads * head groups], 0 between launches
+  float* partial;     // [groups of heads][splits][kHeadGroup][head_dim + 2]
+  uint32_t* tickets;  // [heads], 0 between launches
 };
 
-/// What a warp must know of a product to read its weights ahead: the stages' products in their order, the last one with
-/// data == nullptr.
+/// What a warp must know of a product to read its weights ahead of the stage.
 struct Reading {
   const uint8_t* data;
   uint32_t panels, steps, splits, bits;

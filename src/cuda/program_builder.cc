@@ -137,7 +137,6 @@ Program build_program(const Decoder& d, const DeviceWeights& weights, const Devi
   for (const Stage& s : p.stages) {
     if (s.op == Op::kProduct) p.readings.push_back({s.w.data, s.w.panels, s.w.steps, s.splits, s.w.bits});
   }
-  p.readings.push_back({});
   return p;
 }
 

@@ -30,7 +30,7 @@ DeviceBuffers make_buffers(const Decoder& decoder, const DeviceWeights& weights,
 
 struct Program {
   std::vector<Stage> stages;
-  std::vector<Reading> readings;     // of the products among them, and an end
+  std::vector<Reading> readings;     // of the products among them, in their order
   std::vector<uint32_t> layer_ends;  // one past the last stage of each layer
   uint32_t head = 0;                 // the product that gives logits; stages after it choose a token
 

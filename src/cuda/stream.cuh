@@ -83,7 +83,7 @@ class WeightStream {
 #endif
   }
 
-  /// How many steps can be taken before more() is to be called again; 0: all that are left.
+  /// How many steps can be taken before more() has something to do again.
   __device__ uint32_t until_more() const { return left_; }
   /// Goes on to the next product's weights where those of this one are all on their way. Returns whether there are any.
   __device__ bool more() {

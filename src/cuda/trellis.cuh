@@ -6,7 +6,8 @@
 
 namespace upg::cuda {
 
-// Byte i of the result is byte (selector nibble i) of {high, low}; the nibbles' top bits must be 0.
+// Byte i of the result is the byte of {high, low} that nibble i of the selectors names, 0 to 7; with the nibble's top
+// bit set, that byte's sign, eight times.
 __device__ __forceinline__ uint32_t lookup(uint32_t low, uint32_t high, uint32_t selectors) {
   uint32_t bytes;
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(low), "r"(high), "r"(selectors));
@@ -34,9 +35,9 @@ struct Table {
 template <unsigned kBits>
 struct Decoder;
 
-// With 3 bits the negative levels are a sum, levels[i] + less[i], which the matrix units take at no cost: of two
-// lookups and a choice between them, the second lookup gives 0 by itself where it does not count. For that T[0] must
-// nowhere be below T[1]; a matrix of other tables has kDifferences = false and no signs changed.
+// With 3 bits the negative levels are a sum, levels[i] + less[i], which dot products take with each of the two: of two
+// lookups and a choice between them, the choice goes, as the second lookup gives 0 by itself where it does not count.
+// For that T[0] must nowhere be below T[1]; a matrix of other tables has kDifferences = false and no signs changed.
 template <bool kDifferences>
 struct Decoder3 {
   static __device__ __forceinline__ void plane(const Table& t, uint32_t word, uint32_t u1, uint32_t u2, uint32_t u3,
