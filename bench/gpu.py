@@ -7,7 +7,8 @@
 
 Runs the cuda tests, again under compute-sanitizer's memcheck and racecheck where it is installed (--no-sanitizer leaves
 that out), and `upg bench` on a made-up model of Phi-4's shapes at ten to one: prompts, generation, and the four ways of
-launching a token's kernels. Exits 1 if a test fails.
+launching a token's kernels; `upg bench --kernels`, and cuSPARSE on the same shape where CuPy is installed. Exits 1 if a
+test fails.
 """
 import argparse
 import datetime
@@ -30,6 +31,40 @@ SANITIZED = {"memcheck": "*", "racecheck": "*Residual*"}  # racecheck is a hundr
 def run(command, **options):
     print("+ " + " ".join(map(str, command)), file=sys.stderr)
     return subprocess.run([str(part) for part in command], **options)
+
+
+def cusparse(densities):
+    """cuSPARSE's CSR times a vector (float32 values, int32 columns) on the shape of `upg bench --kernels`, through CuPy."""
+    try:
+        import cupy
+        import cupyx.scipy.sparse as sparse
+    except ImportError:
+        return None
+    rows, cols, drawn = 17920, 5120, 64
+    times = []
+    for density in densities:
+        mask = cupy.random.default_rng(5).random((drawn, cols)) < density
+        block = sparse.csr_matrix(mask.astype(cupy.float32))
+        nnz = block.nnz
+        pointers = cupy.concatenate([block.indptr[:-1] + i * nnz for i in range(rows // drawn)] +
+                                    [cupy.array([rows // drawn * nnz])]).astype(cupy.int32)
+        # Copies that no cache holds together.
+        copies = [sparse.csr_matrix((cupy.tile(block.data, rows // drawn), cupy.tile(block.indices, rows // drawn),
+                                     pointers), shape=(rows, cols))
+                  for _ in range(max(2, (256 << 20) // (8 * nnz * rows // drawn)))]
+        x = cupy.ones(cols, cupy.float32)
+        seconds = []
+        for _ in range(6):
+            begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+            begin.record()
+            for matrix in copies:
+                matrix @ x
+            end.record()
+            end.synchronize()
+            seconds.append(1e-3 * cupy.cuda.get_elapsed_time(begin, end) / len(copies))
+        times.append({"density": density, "seconds": sorted(seconds[1:])[2]})
+        del copies
+    return times
 
 
 def main():
@@ -65,6 +100,11 @@ def main():
                 sys.exit(done.stderr)
             results["runs"].append({"what": what, "command": "upg " + " ".join(command),
                                     "report": json.loads(done.stdout)})
+    done = run([upg, "bench", "--kernels", "--device", "cuda", "--rounds", "5", "--json"], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(done.stderr)
+    results["kernels"] = json.loads(done.stdout)
+    results["cusparse"] = cusparse((0.01, 0.05, 0.1, 0.2, 0.5))
     name = gpu.split(",")[0].lower().replace("nvidia ", "").replace(" ", "_")
     out = args.out or ROOT / "bench" / "results" / f"{name}.json"
     out.write_text(json.dumps(results, indent=1) + "\n")
@@ -78,6 +118,11 @@ def main():
         for r in report.get("fusions", []):
             print(f"  fusion {r['fusion']}: {r['generation'][0]['tokens_per_second']:.1f} tokens/s, "
                   f"{r['launches_per_token']} launches a token")
+    for k in results["kernels"]:
+        seconds = 17920 * 5120 * k["tokens"] / k["memory_weights_per_second"]
+        print(f"  {k['name']}, {k['tokens']} vectors: {1e6 * seconds:.1f} us, {k['memory_bytes_per_second'] / 1e9:.0f} GB/s")
+    for c in results["cusparse"] or ():
+        print(f"  cuSPARSE at {100 * c['density']:.0f}%: {1e6 * c['seconds']:.1f} us")
     print(f"tests: {passed}; figures in {out}")
     return 0 if all(passed.values()) else 1
 

@@ -17,7 +17,8 @@ file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.cu)
 add_library(upg_layer_cuda_kernels OBJECT ${kernels})
 target_include_directories(upg_layer_cuda_kernels PRIVATE ${PROJECT_SOURCE_DIR}/src)
 target_compile_options(upg_layer_cuda_kernels PRIVATE -Xcompiler=-Wall,-Wextra)
-set_target_properties(upg_layer_cuda_kernels PROPERTIES CUDA_STANDARD 17 CUDA_ARCHITECTURES OFF)  # CMake 3.25 does not know 90a
+# CMake 3.25 knows neither 90a nor C++20 with this nvcc.
+set_target_properties(upg_layer_cuda_kernels PROPERTIES CUDA_STANDARD 17 CUDA_ARCHITECTURES OFF)
 foreach(architecture ${UPG_CUDA_ARCHITECTURES})
   target_compile_options(upg_layer_cuda_kernels PRIVATE "SHELL:-gencode arch=compute_${architecture},code=sm_${architecture}")
 endforeach()

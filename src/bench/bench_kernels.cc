@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "bench/median.h"
 #include "codec/codec_table.h"
+#include "cuda/kernel_bench.h"
 #include "kernels/kernel.h"
 #include "ops/linear.h"
 #include "upg/bench.h"
@@ -144,8 +145,29 @@ class KernelBench {
   std::vector<KernelSpeed> speeds_;
 };
 
+std::vector<KernelSpeed> bench_cuda(const BenchOptions& options) {
+  std::vector<KernelSpeed> speeds;
+  for (const cuda::KernelTime& k : cuda::time_kernels(options.rounds, options.progress))
+    speeds.push_back(
+        {k.name, k.vectors, 0, k.weights * static_cast<double>(k.vectors) / k.seconds, 0, k.bytes / k.seconds});
+  return speeds;
+}
+
+struct Row {
+  std::string_view device;
+  std::vector<KernelSpeed> (*run)(const BenchOptions& options);
+};
+constexpr Row kRows[] = {
+    {"cpu", [](const BenchOptions& options) { return KernelBench(options).run(); }},
+    {"cuda", bench_cuda},
+};
+
 }  // namespace
 
-std::vector<KernelSpeed> bench_kernels(const BenchOptions& options) { return KernelBench(options).run(); }
+std::vector<KernelSpeed> bench_kernels(const BenchOptions& options) {
+  for (const Row& row : kRows)
+    if (row.device == options.device) return row.run(options);
+  fail(ErrorCode::kInvalidArgument, "no kernels to time on a device \"{}\"", options.device);
+}
 
 }  // namespace upg
