@@ -283,9 +283,26 @@ class Bench(CliTest):
         self.refused("bench", self.demo, "--shape", "tiny", status=2)
         self.refused("bench", self.demo, "--rounds", 0, says="rounds")
         self.refused("bench", self.demo, "--prompt", 0, says="prompt of 0")
+        self.refused("bench", "--kernels", "--device", "tpu", says="tpu")
         broken = self.tmp / "broken.json"
         broken.write_text("[")
         self.refused("bench", self.demo, "--compare", broken, says=str(broken))
+
+
+class Devices(CliTest):
+    def test_a_device_that_is_not_there_is_refused_before_the_model_is_opened(self):
+        absent = self.tmp / "absent.upg"
+        self.refused("run", absent, "-p", "x", "--device", "tpu", says="choose one of: cpu, cuda")
+        self.refused("run", absent, "-p", "x", "--device", "cuda", "--fusion", "half", says="none, graph, layer, token")
+        self.refused("run", absent, "-p", "x", "--fusion", "token", says="cpu device has no fusions")
+
+    def test_without_cuda_or_a_gpu_the_program_says_so(self):
+        done = subprocess.run([UPG, "run", self.demo, "-p", "The history of", "-n", "1", "--device", "cuda"],
+                              capture_output=True, text=True)
+        if done.returncode == 0:
+            self.skipTest("this build has CUDA and this machine a GPU")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, "this build has no CUDA|no CUDA device was found")
 
 
 class BrokenFiles(CliTest):
