@@ -125,7 +125,7 @@ class CudaDevice final : public Device {
   PromptRunner& prompts() {
     if (!prompts_)
       prompts_.emplace(decoder, *weights, shared_limit(),
-                       kBuiltForSm90a && properties.major == 9 && properties.minor == 0);
+                       kBuiltForSm90a && properties.major == 9 && properties.minor == 0, blocks);
     return *prompts_;
   }
   uint32_t shared_limit() const { return static_cast<uint32_t>(properties.sharedMemPerBlockOptin); }

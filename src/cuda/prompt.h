@@ -24,10 +24,18 @@ cudaError_t embed_tokens(const TrellisMatrix& w, const int32_t* tokens, uint32_t
 cudaError_t prepare_tokens(Input input, const float* x, uint64_t stride, const float* norm, float epsilon,
                            uint32_t cols, uint32_t n, HalfTokens out, float* plain, cudaStream_t stream);
 
-/// y[t][r] = W x[t], or += it: y [n, stride]. `wide`: the GPU has Hopper's warpgroup instructions, and so has this
-/// build.
+/// What a product of many tokens may use.
+struct GemmResources {
+  uint32_t shared_limit;  // bytes of shared memory a block
+  bool wide;              // the GPU has Hopper's warpgroup instructions, and so has this build
+  uint32_t multiprocessors;
+  float* parts;  // [gemm_part_floats()]
+};
+uint64_t gemm_part_floats(uint32_t multiprocessors);
+
+/// y[t][r] = W x[t], or += it: y [n, stride].
 cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
-                            uint32_t shared_limit, bool wide, cudaStream_t stream);
+                            const GemmResources& resources, cudaStream_t stream);
 /// Whether a block may have the shared memory that this needs.
 bool can_multiply_tokens(uint32_t shared_limit);
 

@@ -7,6 +7,7 @@ namespace upg::cuda {
 namespace {
 
 constexpr unsigned kGemmRows = 256, kGemmTokens = 128;  // of a block, at most
+constexpr unsigned kSlicedTokens = kGemmTokens;         // more give enough blocks by themselves
 constexpr unsigned kGemmWarps = kGemmRows / 32;         // two panels each
 constexpr unsigned kGemmThreads = 32 * kGemmWarps;
 constexpr unsigned kChunkBlocks = 2;  // of 32 columns: what is multiplied between two barriers
@@ -80,7 +81,7 @@ __device__ __forceinline__ void multiply_chunk(const uint8_t* tile, const uint8_
 template <unsigned kBits, unsigned kTiles>
 __global__ void __launch_bounds__(kGemmThreads, 1)
     gemm(TrellisMatrix w, const __half* x, uint32_t width, const float* token_scales, uint32_t n, float* y,
-         uint64_t stride, bool add, uint32_t two16) {
+         uint64_t stride, bool add, float* parts, uint32_t two16) {
   constexpr unsigned kTokens = 8 * kTiles;
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ __half2 steps[16];
@@ -92,7 +93,9 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   if (threadIdx.x < 16) steps[threadIdx.x] = __float2half2_rn(w.block_steps[threadIdx.x] * 0x1p-8f);
   const Table table = load_table(w, two16);
   constexpr unsigned kStep = step_bytes(kBits);
-  const uint32_t chunks = w.steps * kChunks;
+  // The block's slice of the columns.
+  const uint32_t first_step = w.steps * blockIdx.z / gridDim.z, end_step = w.steps * (blockIdx.z + 1) / gridDim.z;
+  const uint32_t first_chunk = first_step * kChunks, end_chunk = end_step * kChunks;
 
   const auto fetch_weights = [&](uint32_t step) {
     uint8_t* to = weights + (step & 1) * kWeightBytes<kBits>;
@@ -115,23 +118,23 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   };
 
   float acc[2][kTiles][4] = {};
-  fetch_weights(0);
-  fetch_tokens(0);
+  fetch_weights(first_step);
+  fetch_tokens(first_chunk);
   copies_end();
   copies_wait<0>();
   __syncthreads();
-  decode(0);
+  decode(first_chunk);
 #pragma unroll 1
-  for (uint32_t chunk = 0; chunk < chunks; ++chunk) {
+  for (uint32_t chunk = first_chunk; chunk < end_chunk; ++chunk) {
     __syncthreads();
     // The next chunk's tokens, and weights two chunks before they are decoded.
-    if (chunk + 1 < chunks) fetch_tokens(chunk + 1);
-    if (chunk % kChunks == 0 && chunk / kChunks + 1 < w.steps) fetch_weights(chunk / kChunks + 1);
+    if (chunk + 1 < end_chunk) fetch_tokens(chunk + 1);
+    if (chunk % kChunks == 0 && chunk / kChunks + 1 < end_step) fetch_weights(chunk / kChunks + 1);
     copies_end();
     const uint8_t* tile = tiles + (chunk & 1) * kTileBytes;
     const uint8_t* now = tokens + (chunk & 1) * kTokens * kTokenRowBytes;
     // Half of the warps decode first, so that both units have work.
-    const bool more = chunk + 1 < chunks, first = warp / 4 % 2 == 0;
+    const bool more = chunk + 1 < end_chunk, first = warp / 4 % 2 == 0;
     if (first && more) decode(chunk + 1);
     multiply_chunk<kTiles>(tile, now, acc);
     if (!first && more) decode(chunk + 1);
@@ -153,46 +156,67 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
           const uint32_t token = first_token + 8 * j + 2 * t + e;
           if (token >= n) continue;
           const float value = acc[p][j][2 * half + e] * row_scale * token_scales[token];
-          float* to = y + token * stride + row;
-          *to = add ? *to + value : value;
+          if (gridDim.z > 1) {
+            parts[(static_cast<uint64_t>(blockIdx.z) * n + token) * w.rows + row] = value;
+          } else {
+            float* to = y + token * stride + row;
+            *to = add ? *to + value : value;
+          }
         }
       }
     }
   }
 }
 
+// What the slices gave, in their order.
+__global__ void add_parts(const float* parts, uint32_t slices, uint32_t rows, uint32_t n, float* y, uint64_t stride,
+                          bool add) {
+  const uint32_t row = blockIdx.x * blockDim.x + threadIdx.x, token = blockIdx.y;
+  if (row >= rows) return;
+  float sum = 0;
+  for (uint32_t z = 0; z < slices; ++z) sum += parts[(static_cast<uint64_t>(z) * n + token) * rows + row];
+  float* to = y + token * stride + row;
+  *to = add ? *to + sum : sum;
+}
+
 template <unsigned kBits, unsigned kTiles>
 cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
-                  cudaStream_t stream) {
+                  const GemmResources& resources, cudaStream_t stream) {
   constexpr unsigned kShared = kSharedBytes<kBits, 8 * kTiles>;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(gemm<kBits, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (allowed != cudaSuccess) return allowed;
-  const dim3 grid((n + 8 * kTiles - 1) / (8 * kTiles), (w.panels + kGemmRows / 16 - 1) / (kGemmRows / 16));
+  dim3 grid((n + 8 * kTiles - 1) / (8 * kTiles), (w.panels + kGemmRows / 16 - 1) / (kGemmRows / 16));
+  // A matrix of few rows is cut into slices of columns, so that all multiprocessors have work.
+  if (n <= kSlicedTokens) grid.z = min(max(resources.multiprocessors / (grid.x * grid.y), 1u), w.steps);
   gemm<kBits, kTiles><<<grid, kGemmThreads, kShared, stream>>>(w, static_cast<const __half*>(x.values), x.width,
-                                                               x.scales, n, y, stride, add, 65536);
+                                                               x.scales, n, y, stride, add, resources.parts, 65536);
+  if (grid.z > 1)
+    add_parts<<<dim3((w.rows + 255) / 256, n), 256, 0, stream>>>(resources.parts, grid.z, w.rows, n, y, stride, add);
   return cudaGetLastError();
 }
 
 template <unsigned kBits>
 cudaError_t start_for(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
-                      uint32_t shared_limit, cudaStream_t stream) {
-  if (n <= 8) return start<kBits, 1>(w, x, n, y, stride, add, stream);
-  if (n <= 32 || kSharedBytes<kBits, kGemmTokens> + 1024 > shared_limit)
-    return start<kBits, 4>(w, x, n, y, stride, add, stream);
-  return start<kBits, kGemmTokens / 8>(w, x, n, y, stride, add, stream);
+                      const GemmResources& resources, cudaStream_t stream) {
+  if (n <= 8) return start<kBits, 1>(w, x, n, y, stride, add, resources, stream);
+  if (n <= 32 || kSharedBytes<kBits, kGemmTokens> + 1024 > resources.shared_limit)
+    return start<kBits, 4>(w, x, n, y, stride, add, resources, stream);
+  return start<kBits, kGemmTokens / 8>(w, x, n, y, stride, add, resources, stream);
 }
 
 }  // namespace
 
+uint64_t gemm_part_floats(uint32_t multiprocessors) { return uint64_t{kSlicedTokens} * multiprocessors * kGemmRows; }
+
 bool can_multiply_tokens(uint32_t shared_limit) { return kSharedBytes<4, 32> + 1024 <= shared_limit; }
 
 cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
-                            uint32_t shared_limit, bool wide, cudaStream_t stream) {
-  if (wide && n > kGemmTokens) return multiply_tokens_wide(w, x, n, y, stride, add, stream);
-  if (w.bits == 2) return start_for<2>(w, x, n, y, stride, add, shared_limit, stream);
-  if (w.bits == 3) return start_for<3>(w, x, n, y, stride, add, shared_limit, stream);
-  return start_for<4>(w, x, n, y, stride, add, shared_limit, stream);
+                            const GemmResources& resources, cudaStream_t stream) {
+  if (resources.wide && n > kGemmTokens) return multiply_tokens_wide(w, x, n, y, stride, add, stream);
+  if (w.bits == 2) return start_for<2>(w, x, n, y, stride, add, resources, stream);
+  if (w.bits == 3) return start_for<3>(w, x, n, y, stride, add, resources, stream);
+  return start_for<4>(w, x, n, y, stride, add, resources, stream);
 }
 
 }  // namespace upg::cuda

@@ -9,8 +9,9 @@ constexpr uint32_t kStepColumns = 32 * kStepBlocks;
 
 }  // namespace
 
-PromptRunner::PromptRunner(const Decoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide)
-    : decoder_(decoder), weights_(weights), shared_limit_(shared_limit), wide_tiles_(wide) {
+PromptRunner::PromptRunner(const Decoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
+                           uint32_t multiprocessors)
+    : decoder_(decoder), weights_(weights), resources_{shared_limit, wide, multiprocessors, nullptr} {
   const char* what = "prompts";
   uint64_t widest_in = kStepColumns * weights.head.steps, widest_out = 1, residual = 0;
   for (const LayerWeights& layer : weights.layers)
@@ -29,6 +30,8 @@ PromptRunner::PromptRunner(const Decoder& decoder, const DeviceWeights& weights,
   logits_ = allocate_zeros<float>(kLogitRows * decoder.vocab, what);
   halves_ = allocate_zeros<uint16_t>(kPromptTokens * widest_in, what);
   plain_ = allocate_zeros<float>(kPromptTokens * residual, what);
+  parts_ = allocate_zeros<float>(gemm_part_floats(multiprocessors), what);
+  resources_.parts = parts_.get();
 }
 
 // y = W f(x), or += it.
@@ -37,7 +40,7 @@ void PromptRunner::multiply(const TrellisMatrix& w, Input input, const float* x,
   const HalfTokens tokens{halves_.get(), scales_.get(), kStepColumns * w.steps};
   float* plain = w.residual_values ? plain_.get() : nullptr;
   check(prepare_tokens(input, x, stride, norm, decoder_.epsilon, w.cols, n, tokens, plain, stream), "preparing tokens");
-  check(multiply_tokens(w, tokens, n, y, y_stride, add, shared_limit_, wide_tiles_, stream), "multiplying tokens");
+  check(multiply_tokens(w, tokens, n, y, y_stride, add, resources_, stream), "multiplying tokens");
   if (plain) check(add_residual_tokens(w, plain, n, y, y_stride, stream), "multiplying tokens");
 }
 

@@ -13,7 +13,8 @@ constexpr uint64_t kPromptTokens = 2048;
 class PromptRunner {
  public:
   /// Takes its memory now; weights and decoder outlive it.
-  PromptRunner(const Decoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide);
+  PromptRunner(const Decoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
+               uint32_t multiprocessors);
 
   /// Enqueues `tokens` (at most kPromptTokens) at `position` and on; `stages` are those of build_program() for the
   /// cache to fill.
@@ -29,11 +30,10 @@ class PromptRunner {
 
   const Decoder& decoder_;
   const DeviceWeights& weights_;
-  uint32_t shared_limit_;
-  bool wide_tiles_;
+  GemmResources resources_;
   PinnedMemory<int32_t> host_tokens_;
   DeviceMemory<int32_t> tokens_;
-  DeviceMemory<float> stream_, wide_, mixed_, scales_, logits_, plain_;
+  DeviceMemory<float> stream_, wide_, mixed_, scales_, logits_, plain_, parts_;
   DeviceMemory<uint16_t> halves_;
 };
 
