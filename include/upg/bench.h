@@ -62,8 +62,8 @@ struct KernelSpeed {
   double memory_bytes_per_second = 0;
 };
 
-/// Every product kernel that can run here, on all threads; on cuda the sparse ones, from memory only, with the density in
-/// the name.
+/// Every product kernel that can run here, on all threads; on cuda the sparse ones, from memory only, with the density
+/// in the name.
 std::vector<KernelSpeed> bench_kernels(const BenchOptions& options = {});
 
 /// Models that can be made up: name and shape.
