@@ -3,8 +3,8 @@
 #include <chrono>
 #include <cstring>
 
-#include "base/error.h"
 #include "base/clones.h"
+#include "base/error.h"
 
 namespace upg {
 namespace {
