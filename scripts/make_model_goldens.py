@@ -6,7 +6,10 @@
 Needs torch and transformers. Every folder holds a checkpoint and golden.safetensors: "input_ids" I32 [n], "logits" F32
 [n, vocab_size] of all positions, "greedy" I32 [m], the likeliest continuation. All is computed in float32 on the CPU
 from the weights as stored. Existing folders are left alone: goldens are added, never rewritten.
+
+The Phi-3 models of this file came first and keep their way of being made; all others are rows of scripts/goldens.
 """
+import functools
 import json
 import pathlib
 import shutil
@@ -15,6 +18,10 @@ import sys
 import torch
 from safetensors.torch import save_file
 from transformers import Phi3Config, Phi3ForCausalLM
+
+from goldens import llama, row as published
+
+FAMILIES = [llama]
 
 GREEDY_TOKENS = 12
 LEAST_MARGIN = 0.01  # between the two likeliest tokens of a greedy step: rounding must not decide
@@ -109,13 +116,18 @@ def make(folder, seed, prompt_length, dtype, largest_shard, options):
 def main():
     default = pathlib.Path(__file__).resolve().parent.parent / "tests/data/models"
     out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else default
-    for name, (seed, prompt_length, dtype, largest_shard, options) in MODELS.items():
+    makers = {name: functools.partial(make, seed=seed, prompt_length=prompt_length, dtype=dtype,
+                                      largest_shard=largest_shard, options=options)
+              for name, (seed, prompt_length, dtype, largest_shard, options) in MODELS.items()}
+    for family in FAMILIES:
+        makers |= {name: functools.partial(published.make, row=row) for name, row in family.ROWS.items()}
+    for name, maker in makers.items():
         folder = out / name
         if folder.exists():
             print(f"{name}: is there")
             continue
         try:
-            make(folder, seed, prompt_length, dtype, largest_shard, options)
+            maker(folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
