@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import Phi3Config, Phi3ForCausalLM
 
-from goldens import llama, row as published
+from goldens import gemma, llama, moe, phi3, row as published
 
-FAMILIES = [llama]
+FAMILIES = [llama, gemma, phi3, moe]
 
 GREEDY_TOKENS = 12
 LEAST_MARGIN = 0.01  # between the two likeliest tokens of a greedy step: rounding must not decide
