@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import Phi3Config, Phi3ForCausalLM
 
-from goldens import gemma, llama, moe, phi3, row as published
+from goldens import deepseek, gemma, grok1, llama, moe, phi3, row as published
 
-FAMILIES = [llama, gemma, phi3, moe]
+FAMILIES = [llama, gemma, phi3, moe, deepseek, grok1]
 
 GREEDY_TOKENS = 12
 LEAST_MARGIN = 0.01  # between the two likeliest tokens of a greedy step: rounding must not decide
@@ -120,7 +120,8 @@ def main():
                                       largest_shard=largest_shard, options=options)
               for name, (seed, prompt_length, dtype, largest_shard, options) in MODELS.items()}
     for family in FAMILIES:
-        makers |= {name: functools.partial(published.make, row=row) for name, row in family.ROWS.items()}
+        make_row = getattr(family, "make", published.make)
+        makers |= {name: functools.partial(make_row, row=row) for name, row in family.ROWS.items()}
     for name, maker in makers.items():
         folder = out / name
         if folder.exists():

@@ -39,5 +39,6 @@ ROWS = {
     "gemma_3_linear_f32": Row(222, "f32", GEMMA3 | dict(
         head_dim=12, hidden_size=48, intermediate_size=52, num_attention_heads=4, num_hidden_layers=4,
         num_key_value_heads=2, query_pre_attn_scalar=20, rope_scaling=dict(factor=8.0, rope_type="linear"),
-        rope_theta=10000, rope_local_base_freq=500, sliding_window=5, sliding_window_pattern=3, vocab_size=149), gains=FREE),
+        rope_theta=10000, rope_local_base_freq=500, sliding_window=5, sliding_window_pattern=3,
+        vocab_size=149), gains=FREE),
 }
