@@ -22,6 +22,7 @@ nlohmann::ordered_json to_json(const ModelReport& report) {
                                  {"ratio_fp32", report.ratio_fp32}};
   if (report.predicted_loss) json["predicted_loss"] = *report.predicted_loss;
   if (report.measured_loss) json["measured_loss"] = *report.measured_loss;
+  if (!report.uncalibrated.empty()) json["uncalibrated"] = report.uncalibrated;
   json["tensors"] = nlohmann::ordered_json::array();
   for (const TensorReport& t : report.tensors) {
     nlohmann::ordered_json tensor = {{"name", t.name},
@@ -48,6 +49,9 @@ void print_totals(const ModelReport& report) {
                "predicted loss", *report.predicted_loss);
   if (report.measured_loss)
     fmt::print("{:<18}{:.4f} (on calibration text held out)\n", "measured loss", *report.measured_loss);
+  if (!report.uncalibrated.empty())
+    fmt::print("{:<18}{} matrices that the text never used were rounded without it: {}{}\n", "not calibrated",
+               report.uncalibrated.size(), report.uncalibrated[0], report.uncalibrated.size() > 1 ? ", ..." : "");
 }
 
 void print_tensors(const ModelReport& report) {

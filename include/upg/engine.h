@@ -126,8 +126,9 @@ class Session {
   GenerateResult generate(std::span<const int32_t> prompt, const GenerateOptions& options,
                           const std::function<bool(std::string_view text)>& emit = {});
 
-  /// Forgets all positions from `length` on.
-  void rewind(uint64_t length);
+  /// Forgets all positions from `length` on. A model whose layers keep a window only may have to forget all. Returns
+  /// the positions it holds then: `length` or 0.
+  uint64_t rewind(uint64_t length);
 
  private:
   struct Impl;

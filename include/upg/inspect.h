@@ -34,6 +34,9 @@ struct ModelReport {
   // Nats of KL divergence a token from the original's predictions, known when it is compressed with calibration: the
   // sum of the tensors', and as measured on calibration text that was held out.
   std::optional<double> predicted_loss, measured_loss;
+  // Matrices that calibration text never used, as experts that no token was sent to: compressed without it. Known when
+  // it is compressed.
+  std::vector<std::string> uncalibrated;
 };
 
 /// `path` is a UPG file or a checkpoint directory. Throws Error.

@@ -21,13 +21,10 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 uint64_t weight_bytes_per_token(const Engine::Impl& engine) {
   std::map<std::string, uint64_t> bytes_of;
   for (const WeightInfo& weight : engine.weights.list()) bytes_of[weight.name] = weight.stored_bytes;
-  const Decoder* decoder = engine.model->decoder();
-  UPG_CHECK(decoder != nullptr);
-  uint64_t total = bytes_of.at(decoder->head.name());
-  for (const DecoderLayer& layer : decoder->layers)
-    for (const Linear* linear : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down})
-      total += bytes_of.at(linear->name());
-  return total;
+  double total = 0;
+  for_each_matrix(engine.model->decoder(),
+                  [&](const Linear& matrix, double share) { total += share * double(bytes_of.at(matrix.name())); });
+  return static_cast<uint64_t>(total);
 }
 
 class ModelBench {
@@ -70,9 +67,6 @@ class ModelBench {
   }
 
   void generation(BenchReport& report) {
-    const uint64_t longest =
-        options_.contexts.empty() ? 0 : *std::max_element(options_.contexts.begin(), options_.contexts.end());
-    timeline_->fill(longest);
     std::vector<double> bandwidths;
     {
       Device& device = *engine_.device;
@@ -81,13 +75,13 @@ class ModelBench {
         GenerationSpeed result;
         result.context = context;
         result.weight_bytes = weight_bytes_;
-        result.kv_bytes = timeline_->bytes_per_position() * context;
+        result.kv_bytes = timeline_->bytes_read_at(context);
         const auto bytes = static_cast<double>(result.weight_bytes + result.kv_bytes);
         for (unsigned round = 0; round < options_.rounds; ++round) {
           // Half of the passes before and half after the tokens: the machine drifts.
           double limit = device.measure_bandwidth() + device.measure_bandwidth();
           std::vector<double> tokens;
-          timeline_->set_length(context);
+          timeline_->fill(context);
           int32_t token = 0;
           for (uint64_t i = 0; i < options_.tokens; ++i) {
             const auto start = Clock::now();

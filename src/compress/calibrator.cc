@@ -15,6 +15,19 @@ constexpr uint64_t kLossTokens = 64;
 
 uint64_t padded(uint64_t cols) { return ceil_div(cols, 2 * kPanel) * 2 * kPanel; }
 
+// original - input for each token of `which`; 0 for those that a router sent elsewhere in the original. Both lists of
+// tokens ascend.
+std::vector<float> difference(const std::vector<float>& original, const std::vector<uint32_t>& original_which,
+                              const std::vector<float>& input, const std::vector<uint32_t>& which, uint64_t cols) {
+  std::vector<float> d(input.size());
+  for (size_t i = 0, o = 0; i < which.size(); ++i) {
+    while (o < original_which.size() && original_which[o] < which[i]) ++o;
+    if (o == original_which.size() || original_which[o] != which[i]) continue;
+    for (uint64_t c = 0; c < cols; ++c) d[i * cols + c] = original[o * cols + c] - input[i * cols + c];
+  }
+  return d;
+}
+
 }  // namespace
 
 Calibrator::Calibrator(StagedModel& model, OpContext& context, const std::vector<std::vector<int32_t>>& sequences,
@@ -35,32 +48,39 @@ InputStatistics Calibrator::statistics(const Linear& linear) {
   std::vector<float> moments(cols * padded(cols)), drift(cols * padded(cols));
   std::vector<float> stream_drift(linear.to_stream() ? hidden * padded(cols) : 0);
   std::vector<float> original_input, input, original, stream;
+  std::vector<uint32_t> original_which, which;
   uint64_t n_tokens = 0;
   for (uint64_t s = 0; s < gathered_; ++s) {
     tick_();
     const std::vector<int32_t>& tokens = sequences_[s];
-    auto run = [&](const std::vector<float>& from, std::vector<float>& seen, std::vector<float>& x) {
+    auto run = [&](const std::vector<float>& from, std::vector<float>& seen, std::vector<uint32_t>& tokens_seen,
+                   std::vector<float>& x) {
       seen.clear();
-      model_.watch(linear.name(), [&](const float* in, uint64_t n) { seen.insert(seen.end(), in, in + n * cols); });
+      tokens_seen.clear();
+      model_.watch(linear.name(), [&](const float* in, uint64_t n, std::span<const uint32_t> of_pass) {
+        seen.insert(seen.end(), in, in + n * cols);
+        for (uint64_t i = 0; i < n; ++i)
+          tokens_seen.push_back(of_pass.empty() ? static_cast<uint32_t>(tokens_seen.size()) : of_pass[i]);
+      });
       x = from;
       model_.run(stage_, tokens, x.data());
       model_.unwatch();
     };
     model_.use_replacements(false);
-    run(originals_[s], original_input, original);
+    run(originals_[s], original_input, original_which, original);
     model_.use_replacements(true);
-    run(streams_[s], input, stream);
+    run(streams_[s], input, which, stream);
 
-    pack(input.data(), cols, tokens.size());
-    add_products(input.data(), cols, cols, tokens.size(), true, moments);
-    for (size_t i = 0; i < input.size(); ++i) original_input[i] -= input[i];
-    add_products(original_input.data(), cols, cols, tokens.size(), false, drift);
+    pack(input.data(), cols, which.size());
+    add_products(input.data(), cols, cols, which.size(), true, moments);
+    const std::vector<float> drifted = difference(original_input, original_which, input, which, cols);
+    add_products(drifted.data(), cols, cols, which.size(), false, drift);
     if (linear.to_stream()) {
       // The products from this one on were not computed: what came out is the stream that this one is added to.
       for (size_t i = 0; i < stream.size(); ++i) original[i] -= stream[i];
       add_products(original.data(), hidden, cols, tokens.size(), false, stream_drift);
     }
-    n_tokens += tokens.size();
+    n_tokens += which.size();
   }
   const float scale = n_tokens ? 1.0f / static_cast<float>(n_tokens) : 0.0f;
   auto mean = [&](std::vector<float>& sums) {  // without the padding
@@ -70,7 +90,7 @@ InputStatistics Calibrator::statistics(const Linear& linear) {
     sums.resize(rows * cols);
     return std::move(sums);
   };
-  return {{cols, mean(moments)}, mean(drift), mean(stream_drift)};
+  return {{cols, mean(moments)}, mean(drift), mean(stream_drift), n_tokens};
 }
 
 void Calibrator::replace(const std::string& name, EncodedMatrix encoded) {

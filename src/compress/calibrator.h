@@ -19,6 +19,7 @@ struct InputStatistics {
   std::vector<float> drift;         // [cols, cols]: E[(o - x) x^T]
   std::vector<float> stream_drift;  // [rows, cols]: E[(residual stream - that of the compressed model) x^T] where the
                                     // product is added to the stream; else empty
+  uint64_t n_tokens = 0;            // they are means over; 0: no token went through
 };
 
 class Calibrator {

@@ -48,6 +48,7 @@ class Compressor {
   void run() {
     model_ = load_model(weights_);  // an architecture or tensor that could not be run later is refused now
     for (const TensorView& tensor : checkpoint_.tensors()) {
+      if (weights_.is_left_out(tensor.name)) continue;
       if (dense_codec(tensor.dtype) == nullptr)
         fail(ErrorCode::kUnsupported, "tensor {} is {}: only BF16, F16 and F32 weights can be compressed", tensor.name,
              dtype_info(tensor.dtype).name);
@@ -56,6 +57,7 @@ class Compressor {
         matrices_.push_back(&tensor);
         weights_total_ += tensor.elements();
       } else {
+        others_.push_back(&tensor);
         other_bytes_ += tensor.data.size();
       }
     }
@@ -79,6 +81,7 @@ class Compressor {
   void complete(ModelReport& report) const {
     report.predicted_loss = predicted_loss_;
     report.measured_loss = measured_loss_;
+    report.uncalibrated = uncalibrated_;
     for (TensorReport& tensor : report.tensors) {
       const auto loss = predicted_.find(tensor.name);
       if (loss != predicted_.end()) tensor.predicted_loss = loss->second;
@@ -228,7 +231,7 @@ class Compressor {
     encode_options.parallel = for_each(tensor.name);
     EncodedMatrix encoded;
     try {
-      if (statistics.moments.cols) {
+      if (statistics.n_tokens) {
         encode_options.moments = &statistics.moments;
         const std::vector<float> corrected = corrected_weights(rows, cols, source, statistics, encode_options.parallel);
         const RowSource from_corrected = [&](uint64_t row, std::span<float> out) {
@@ -244,11 +247,14 @@ class Compressor {
     }
     const double error = relative_error(encoded, source);
     release_pages(tensor.data);
-    note(tensor, journal.append(tensor.name, {{"relative_error", error}}, &encoded));
+    const bool uncalibrated = !sequences_.empty() && matrix_plan.codec->uses_moments && !statistics.n_tokens &&
+                              tensor.name != model_->decoder().embedding.name();
+    note(tensor, journal.append(tensor.name, {{"relative_error", error}, {"uncalibrated", uncalibrated}}, &encoded));
     return encoded;
   }
 
-  void note(const TensorView& tensor, const Journal::Record&) {
+  void note(const TensorView& tensor, const Journal::Record& record) {
+    if (record.note.value("uncalibrated", false)) uncalibrated_.push_back(tensor.name);
     weights_done_ += tensor.elements();
     report(tensor.name, weights_done_, weights_total_);
   }
@@ -291,16 +297,14 @@ class Compressor {
       for (const Journal::Part& part : record.parts) entry.parts.push_back({part.suffix, part.dtype, part.shape});
       plan.version = std::max(plan.version, std::string(codec.since));
     }
-    for (const TensorView& tensor : checkpoint_.tensors())
-      if (!is_matrix(tensor))
-        plan.entries.push_back({tensor.name,
-                                std::string(dense_codec(tensor.dtype)->id),
-                                1,
-                                tensor.shape,
-                                {{"", tensor.dtype, tensor.shape}}});
+    for (const TensorView* tensor : others_)
+      plan.entries.push_back({tensor->name,
+                              std::string(dense_codec(tensor->dtype)->id),
+                              1,
+                              tensor->shape,
+                              {{"", tensor->dtype, tensor->shape}}});
     UpgWriter writer(target_, plan);
-    for (const TensorView& tensor : checkpoint_.tensors())
-      if (!is_matrix(tensor)) writer.append(tensor.name, "", tensor.data);
+    for (const TensorView* tensor : others_) writer.append(tensor->name, "", tensor->data);
     std::vector<std::byte> buffer;
     for (const TensorView* matrix : matrices_) {
       const Journal::Record& record = *journal.find(matrix->name);
@@ -323,12 +327,13 @@ class Compressor {
   std::string target_;
   OpContext context_;
   std::unique_ptr<Model> model_;
-  std::vector<const TensorView*> matrices_;
+  std::vector<const TensorView*> matrices_, others_;
   std::vector<std::vector<int32_t>> sequences_;  // of calibration text; empty: none
   std::map<std::string, MatrixPlan> plan_;
   std::set<std::string> calibrated_;
   std::map<std::string, double> predicted_;
   std::optional<double> predicted_loss_, measured_loss_;
+  std::vector<std::string> uncalibrated_;
   uint64_t parameters_ = 0;
   uint64_t other_bytes_ = 0;
   uint64_t weights_total_ = 0, weights_done_ = 0;

@@ -49,6 +49,22 @@ Options options_of(const TensorView& matrix, double loss_at_three_bits) {
   return options;
 }
 
+double weights_of(const TensorView& matrix) { return static_cast<double>(matrix.shape[0] * matrix.shape[1]); }
+
+// What a weight of a matrix that was not measured is taken to lose. Where none was measured every weight counts alike.
+double median_loss_of_a_weight(std::span<const TensorView* const> matrices,
+                               const std::map<std::string, double>& sensitivity) {
+  std::vector<double> losses;
+  for (const TensorView* matrix : matrices) {
+    const auto known = sensitivity.find(matrix->name);
+    if (known != sensitivity.end()) losses.push_back(known->second / weights_of(*matrix));
+  }
+  if (losses.empty()) return 1;
+  const auto middle = losses.begin() + static_cast<ptrdiff_t>(losses.size() / 2);
+  std::nth_element(losses.begin(), middle, losses.end());
+  return *middle;
+}
+
 // What no step of a whole matrix could use goes to a residual plane of the matrix that loses most, if it matters.
 void spend_rest(std::span<const TensorView* const> matrices, uint64_t left, uint64_t budget,
                 std::map<std::string, MatrixPlan>& plan, const std::vector<double>& losses) {
@@ -88,11 +104,10 @@ std::map<std::string, MatrixPlan> plan_matrices(std::span<const TensorView* cons
                                                 uint64_t parameters, uint64_t other_bytes) {
   std::vector<Options> options;
   std::vector<std::vector<Choice>> choices;
+  const double of_weight = median_loss_of_a_weight(matrices, sensitivity);
   for (const TensorView* matrix : matrices) {
     const auto known = sensitivity.find(matrix->name);
-    // Without measurement every weight counts alike.
-    const double loss =
-        known != sensitivity.end() ? known->second : static_cast<double>(matrix->shape[0] * matrix->shape[1]);
+    const double loss = known != sensitivity.end() ? known->second : of_weight * weights_of(*matrix);
     choices.push_back(options.emplace_back(options_of(*matrix, loss)).choices);
   }
   uint64_t fewest = 0;

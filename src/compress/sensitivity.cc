@@ -1,6 +1,7 @@
 #include "compress/sensitivity.h"
 
 #include <algorithm>
+#include <set>
 
 #include "codec/trellis.h"
 #include "compress/divergence.h"
@@ -33,10 +34,11 @@ std::map<std::string, double> measure_sensitivity(StagedModel& model,
     streams.emplace_back(tokens.size() * hidden);
   }
   std::map<std::string, double> losses;
+  std::set<std::string> done;
   std::vector<float> logits(kLossTokens * vocab);
   for (uint64_t stage = 0; stage < model.stages(); ++stage) {
     for (const Linear* linear : model.weights_of(stage)) {
-      if (losses.contains(linear->name())) continue;  // the head tied to the embedding
+      if (!done.insert(linear->name()).second) continue;  // the head tied to the embedding
       const Matrix& matrix = linear->matrix();
       EncodeOptions options;
       options.parallel = parallel;
@@ -48,7 +50,7 @@ std::map<std::string, double> measure_sensitivity(StagedModel& model,
       double sum = 0;
       uint64_t n_tokens = 0;
       for (size_t s = 0; s < sequences.size(); ++s) {
-        tick(losses.size(), total);
+        tick(done.size() - 1, total);
         const auto& tokens = sequences[s];
         std::vector<float> x = streams[s];
         for (uint64_t later = stage; later < model.head(); ++later) model.run(later, tokens, x.data());
@@ -60,6 +62,7 @@ std::map<std::string, double> measure_sensitivity(StagedModel& model,
         }
       }
       model.restore();
+      if (!model.reached(*linear)) continue;  // an expert that no token went to: nothing is known of it
       losses[linear->name()] = n_tokens ? std::max(0.0, sum / static_cast<double>(n_tokens)) : 0.0;
     }
     if (stage < model.head())

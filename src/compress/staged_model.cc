@@ -64,7 +64,7 @@ void StagedModel::replace(const std::string& name, const EncodedMatrix& encoded)
   replacements_[name] = std::make_unique<Linear>(open_encoded(encoded));
 }
 
-void StagedModel::watch(const std::string& name, std::function<void(const float*, uint64_t)> see) {
+void StagedModel::watch(const std::string& name, See see) {
   watched_ = name;
   see_ = std::move(see);
 }
@@ -74,11 +74,12 @@ const Linear* StagedModel::before(const Linear& linear, const float* x, uint64_t
     if (std::find(list_->begin(), list_->end(), &linear) == list_->end()) list_->push_back(&linear);
     return nullptr;
   }
+  if (n_tokens > 0) reached_.insert(&linear);
   if (see_) {
     if (seen_) return nullptr;
     if (linear.name() == watched_) {
       seen_ = true;
-      see_(x, n_tokens);
+      see_(x, n_tokens, context_.routed);
       return nullptr;
     }
   }

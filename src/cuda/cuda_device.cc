@@ -15,18 +15,6 @@ constexpr bool kBuiltForSm90a = true;
 constexpr bool kBuiltForSm90a = false;
 #endif
 
-// What the kernels cannot do, by name.
-void require_supported(const Decoder& d) {
-  const AttentionShape& a = d.attention;
-  if (a.head_dim % 8 != 0 || a.head_dim > 128)
-    fail(ErrorCode::kUnsupported, "head_dim is {}: the cuda device has heads of multiples of 8 up to 128", a.head_dim);
-  if (d.hidden % 4 != 0 || d.intermediate % 4 != 0)
-    fail(ErrorCode::kUnsupported, "hidden_size {} and intermediate_size {}: the cuda device has multiples of 4",
-         d.hidden, d.intermediate);
-  for (uint64_t n : {d.hidden, 2 * d.intermediate, d.vocab, a.heads * a.head_dim})
-    if (n > (uint64_t{1} << 30)) fail(ErrorCode::kUnsupported, "a width of {} is too large for the cuda device", n);
-}
-
 class CudaDevice;
 
 class CudaTimeline final : public Timeline {
@@ -36,8 +24,8 @@ class CudaTimeline final : public Timeline {
 
   uint64_t capacity() const override { return cache_.capacity; }
   uint64_t length() const override { return length_; }
-  void set_length(uint64_t length) override { length_ = length; }
-  uint64_t bytes_per_position() const override;
+  uint64_t set_length(uint64_t length) override { return length_ = length; }
+  uint64_t bytes_read_at(uint64_t position) const override;
   uint64_t chunk() const override { return kPromptTokens; }
   void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) override;
   int32_t forward_greedy(int32_t token) override;
@@ -67,7 +55,7 @@ class CudaTimeline final : public Timeline {
 class CudaDevice final : public Device {
  public:
   CudaDevice(const Decoder& d, OpContext& c, std::string_view f, const Progress& progress)
-      : decoder(d), context(c), fusion(f) {
+      : decoder(plain_decoder(d)), context(c), fusion(f) {
     int count = 0;
     const cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || count == 0) {
@@ -80,7 +68,6 @@ class CudaDevice final : public Device {
     if (properties.major * 10 + properties.minor < 75)
       fail(ErrorCode::kUnsupported, "{} has compute capability {}.{}: 7.5 is the least", properties.name,
            properties.major, properties.minor);
-    require_supported(decoder);
     weights.emplace(decoder, context, progress);
     blocks = static_cast<uint32_t>(properties.multiProcessorCount);
     buffers = make_buffers(decoder, *weights, blocks);
@@ -131,7 +118,7 @@ class CudaDevice final : public Device {
   uint32_t shared_limit() const { return static_cast<uint32_t>(properties.sharedMemPerBlockOptin); }
   DeviceReport report() const override { return {fusion, launches}; }
 
-  const Decoder& decoder;
+  const PlainDecoder decoder;
   OpContext& context;
   std::string fusion;
   cudaDeviceProp properties{};
@@ -147,7 +134,7 @@ class CudaDevice final : public Device {
 };
 
 CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, bool int8) : device_(device) {
-  const Decoder& d = device.decoder;
+  const PlainDecoder& d = device.decoder;
   const AttentionShape& a = d.attention;
   const uint64_t layers = d.layers.size();
   cache_.int8 = int8;
@@ -161,9 +148,9 @@ CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, bool int8) : d
     cache_.key_scales = allocate_zeros<float>(layers * cache_.layer_vectors, what);
     cache_.value_scales = allocate_zeros<float>(layers * cache_.layer_vectors, what);
   }
-  const uint64_t rotary = d.rope.rotary_dim();
-  std::vector<float> angles(capacity * rotary);
-  for (uint64_t p = 0; p < capacity; ++p) d.rope.angles(p, angles.data() + p * rotary);
+  const Rope& rope = d.rotary->of_capacity(capacity);
+  std::vector<float> angles(capacity * rope.rotary_dim());
+  for (uint64_t p = 0; p < capacity; ++p) rope.angles(p, angles.data() + p * rope.rotary_dim());
   angles_ = upload(angles.data(), angles.size(), "rotary angles");
   program_ = build_program(d, *device.weights, device.buffers, cache_, angles_.get(), device.blocks);
   stages_ = upload(program_.stages.data(), program_.stages.size(), "the program");
@@ -190,9 +177,11 @@ CudaTimeline::~CudaTimeline() {
     if (graph) cudaGraphExecDestroy(graph);
 }
 
-uint64_t CudaTimeline::bytes_per_position() const {
+uint64_t CudaTimeline::bytes_read_at(uint64_t position) const {
   const AttentionShape& a = device_.decoder.attention;
-  return 2 * device_.decoder.layers.size() * a.kv_heads * (a.head_dim * (cache_.int8 ? 1 : 2) + (cache_.int8 ? 4 : 0));
+  const uint64_t positions = a.window != 0 ? std::min(a.window, position + 1) : position + 1;
+  return positions * 2 * device_.decoder.layers.size() * a.kv_heads *
+         (a.head_dim * (cache_.int8 ? 1 : 2) + (cache_.int8 ? 4 : 0));
 }
 
 // Stages [0, end), in as many launches as the fusion has.
@@ -293,21 +282,19 @@ int32_t CudaTimeline::forward_greedy(int32_t token) {
   return host_state_[0].token;
 }
 
-void CudaTimeline::fill(uint64_t) {
+void CudaTimeline::fill(uint64_t n) {
   // Bytes of 0x2c: 0.066 in f16, 44 in int8.
   const uint64_t layers = device_.decoder.layers.size();
   set_bytes(cache_.keys.get(), 0x2c, layers * cache_.layer_bytes, "filling the cache");
   set_bytes(cache_.values.get(), 0x2c, layers * cache_.layer_bytes, "filling the cache");
+  length_ = n;
 }
 
 }  // namespace
 
 std::unique_ptr<Device> open_device(Model& model, OpContext& context, std::string_view fusion,
                                     const Progress& progress) {
-  const Decoder* decoder = model.decoder();
-  if (decoder == nullptr)
-    fail(ErrorCode::kUnsupported, "the cuda device cannot run this architecture; choose --device cpu");
-  return std::make_unique<CudaDevice>(*decoder, context, fusion, progress);
+  return std::make_unique<CudaDevice>(model.decoder(), context, fusion, progress);
 }
 
 }  // namespace upg::cuda

@@ -132,7 +132,7 @@ class DeviceWeights::Uploader {
   unsigned turn_ = 0;
 };
 
-DeviceWeights::DeviceWeights(const Decoder& d, OpContext& context, const Progress& progress) {
+DeviceWeights::DeviceWeights(const PlainDecoder& d, OpContext& context, const Progress& progress) {
   uint64_t total = 0, largest = 0;
   const auto count = [&](const Linear& linear) {
     const TrellisView& v = view_of(linear);
@@ -140,11 +140,11 @@ DeviceWeights::DeviceWeights(const Decoder& d, OpContext& context, const Progres
     total += file_bytes;
     largest = std::max(largest, file_bytes);
   };
-  const bool tied = d.head.name() == d.embedding.name();
-  count(d.embedding);
-  if (!tied) count(d.head);
-  for (const DecoderLayer& layer : d.layers)
-    for (const Linear* linear : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) count(*linear);
+  const bool tied = d.head->name() == d.embedding->name();
+  count(*d.embedding);
+  if (!tied) count(*d.head);
+  for (const PlainLayer& layer : d.layers)
+    for (const Linear* linear : {layer.qkv, layer.output, layer.gate_up, layer.down}) count(*linear);
   size_t free = 0, all = 0;
   check(cudaMemGetInfo(&free, &all), "asking for free memory");
   if (total + largest > free)
@@ -154,13 +154,13 @@ DeviceWeights::DeviceWeights(const Decoder& d, OpContext& context, const Progres
          static_cast<double>(total) / 0x1p30, static_cast<double>(largest) / 0x1p30, static_cast<double>(free) / 0x1p30,
          static_cast<double>(all) / 0x1p30);
   Uploader uploader(*this, context, progress, total, largest);
-  embedding = uploader.matrix(d.embedding);
-  for (const DecoderLayer& layer : d.layers)
-    layers.push_back({uploader.vector(layer.attention_norm), uploader.vector(layer.mlp_norm),
-                      uploader.matrix(layer.qkv), uploader.matrix(layer.output), uploader.matrix(layer.gate_up),
-                      uploader.matrix(layer.down)});
-  norm = uploader.vector(d.norm);
-  head = tied ? embedding : uploader.matrix(d.head);
+  embedding = uploader.matrix(*d.embedding);
+  for (const PlainLayer& layer : d.layers)
+    layers.push_back({uploader.vector(*layer.attention_norm), uploader.vector(*layer.mlp_norm),
+                      uploader.matrix(*layer.qkv), uploader.matrix(*layer.output), uploader.matrix(*layer.gate_up),
+                      uploader.matrix(*layer.down)});
+  norm = uploader.vector(*d.norm);
+  head = tied ? embedding : uploader.matrix(*d.head);
   uploader.finish();
 }
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "cuda/memory.h"
+#include "cuda/plain_decoder.h"
 #include "cuda/program.h"
-#include "model/decoder.h"
 #include "upg/progress.h"
 
 namespace upg::cuda {
@@ -21,7 +21,7 @@ class DeviceWeights {
  public:
   /// Copies from the mapped file through pinned memory while the copy before is on its way. Throws Error(kUnsupported)
   /// for a matrix that is not a trellis, by name.
-  DeviceWeights(const Decoder& decoder, OpContext& context, const Progress& progress);
+  DeviceWeights(const PlainDecoder& decoder, OpContext& context, const Progress& progress);
 
   TrellisMatrix embedding, head;
   std::vector<LayerWeights> layers;

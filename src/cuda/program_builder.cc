@@ -46,7 +46,7 @@ uint32_t choose_splits(const TrellisMatrix& w, uint32_t blocks) {
   return best;
 }
 
-DeviceBuffers make_buffers(const Decoder& d, const DeviceWeights& weights, uint32_t blocks) {
+DeviceBuffers make_buffers(const PlainDecoder& d, const DeviceWeights& weights, uint32_t blocks) {
   const char* what = "activations";
   const auto parts = [&](auto member) {
     uint64_t most = 0;
@@ -72,8 +72,8 @@ DeviceBuffers make_buffers(const Decoder& d, const DeviceWeights& weights, uint3
   return b;
 }
 
-Program build_program(const Decoder& d, const DeviceWeights& weights, const DeviceBuffers& b, const DeviceCache& cache,
-                      const float* angles, uint32_t blocks) {
+Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const DeviceBuffers& b,
+                      const DeviceCache& cache, const float* angles, uint32_t blocks) {
   Program p;
   Stage embed{};
   embed.op = Op::kEmbed;
@@ -102,7 +102,7 @@ Program build_program(const Decoder& d, const DeviceWeights& weights, const Devi
     attend.heads = static_cast<uint32_t>(d.attention.heads);
     attend.kv_heads = static_cast<uint32_t>(d.attention.kv_heads);
     attend.head_dim = static_cast<uint32_t>(d.attention.head_dim);
-    attend.rotary_dim = static_cast<uint32_t>(d.rope.rotary_dim());
+    attend.rotary_dim = static_cast<uint32_t>(d.rotary->of_capacity(cache.capacity).rotary_dim());
     attend.window = static_cast<uint32_t>(std::min<uint64_t>(d.attention.window, UINT32_MAX));
     attend.capacity = static_cast<uint32_t>(cache.capacity);
     attend.angles = angles;

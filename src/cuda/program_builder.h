@@ -26,7 +26,7 @@ struct DeviceBuffers {
 /// Slices of columns for which the multiprocessors' shares of a product are most alike.
 uint32_t choose_splits(const TrellisMatrix& w, uint32_t blocks);
 
-DeviceBuffers make_buffers(const Decoder& decoder, const DeviceWeights& weights, uint32_t blocks);
+DeviceBuffers make_buffers(const PlainDecoder& decoder, const DeviceWeights& weights, uint32_t blocks);
 
 struct Program {
   std::vector<Stage> stages;
@@ -37,7 +37,7 @@ struct Program {
   StageRange range(uint32_t begin, uint32_t end) const;
 };
 
-Program build_program(const Decoder& decoder, const DeviceWeights& weights, const DeviceBuffers& buffers,
+Program build_program(const PlainDecoder& decoder, const DeviceWeights& weights, const DeviceBuffers& buffers,
                       const DeviceCache& cache, const float* angles, uint32_t blocks);
 
 /// What a block needs of shared memory to run the stages.

@@ -9,7 +9,7 @@ constexpr uint32_t kStepColumns = 32 * kStepBlocks;
 
 }  // namespace
 
-PromptRunner::PromptRunner(const Decoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
+PromptRunner::PromptRunner(const PlainDecoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
                            uint32_t multiprocessors)
     : decoder_(decoder), weights_(weights), resources_{shared_limit, wide, multiprocessors, nullptr} {
   const char* what = "prompts";

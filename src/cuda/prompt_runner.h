@@ -13,7 +13,7 @@ constexpr uint64_t kPromptTokens = 2048;
 class PromptRunner {
  public:
   /// Takes its memory now; weights and decoder outlive it.
-  PromptRunner(const Decoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
+  PromptRunner(const PlainDecoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
                uint32_t multiprocessors);
 
   /// Enqueues `tokens` (at most kPromptTokens) at `position` and on; `stages` are those of build_program() for the
@@ -28,7 +28,7 @@ class PromptRunner {
   void multiply(const TrellisMatrix& w, Input input, const float* x, uint64_t stride, const float* norm, uint32_t n,
                 float* y, uint64_t y_stride, bool add, cudaStream_t stream);
 
-  const Decoder& decoder_;
+  const PlainDecoder& decoder_;
   const DeviceWeights& weights_;
   GemmResources resources_;
   PinnedMemory<int32_t> host_tokens_;

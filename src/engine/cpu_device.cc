@@ -17,8 +17,8 @@ class CpuTimeline final : public Timeline {
 
   uint64_t capacity() const override { return cache_.capacity(); }
   uint64_t length() const override { return cache_.length(); }
-  void set_length(uint64_t length) override { cache_.set_length(length); }
-  uint64_t bytes_per_position() const override { return cache_.bytes_per_position(); }
+  uint64_t set_length(uint64_t length) override { return cache_.set_length(length); }
+  uint64_t bytes_read_at(uint64_t position) const override { return cache_.bytes_read_at(position); }
 
   uint64_t chunk() const override { return 512; }
 
@@ -33,16 +33,13 @@ class CpuTimeline final : public Timeline {
   }
 
   void fill(uint64_t n) override {
-    const KvShape& shape = model_.shape().kv;
+    uint64_t longest = 0;
+    for (const KvLayer& layer : model_.shape().kv.layers) longest = std::max({longest, layer.key_dim, layer.value_dim});
     std::mt19937 random;
     std::normal_distribution<float> normal;
-    std::vector<float> vector(shape.head_dim);
+    std::vector<float> vector(longest);
     for (float& x : vector) x = normal(random);
-    context_.pool.split(shape.layers * shape.heads, 1, [&](uint64_t begin, uint64_t end, unsigned) {
-      for (uint64_t i = begin; i < end; ++i)
-        for (uint64_t p = 0; p < n; ++p)
-          cache_.store(i / shape.heads, i % shape.heads, p, vector.data(), vector.data());
-    });
+    cache_.fill(n, vector.data(), vector.data());
   }
 
  private:

@@ -63,11 +63,11 @@ Session::Session(Session&&) noexcept = default;
 uint64_t Session::context() const { return impl_->timeline->capacity(); }
 uint64_t Session::length() const { return impl_->timeline->length(); }
 
-void Session::rewind(uint64_t length) {
+uint64_t Session::rewind(uint64_t length) {
   if (length > impl_->timeline->length())
     fail(ErrorCode::kInvalidArgument, "cannot rewind to position {}: the session holds {}", length,
          impl_->timeline->length());
-  impl_->timeline->set_length(length);
+  return impl_->timeline->set_length(length);
 }
 
 std::span<const float> Session::feed(std::span<const int32_t> tokens) {

@@ -71,20 +71,25 @@ struct GemmArgs {
 using GemmFn = void (*)(const GemmArgs&) noexcept;
 
 /// Attention of `group` query heads that share one head of keys and values, over positions [0, n_positions):
-/// out[g] = softmax(scale * q[g] . k) v. Keys and values of consecutive positions are consecutive.
+/// out[g] = softmax(cap(scale * q[g] . k)) v, with cap(s) = softcap * tanh(s / softcap) where softcap is not 0. Keys of
+/// consecutive positions are consecutive; values may be a part of them.
 struct AttendArgs {
   const float* q;        // [group, head_dim], q_stride apart
   const void* k;         // [n_positions, head_dim], f16 or int8
-  const void* v;         // the same
+  const void* v;         // [n_positions, value_dim], v_stride elements apart
   const float* k_scale;  // [n_positions], int8 only
   const float* v_scale;  // the same
-  float* out;            // [group, head_dim], q_stride apart
+  float* out;            // [group, value_dim], out_stride apart
   float* scores;         // scratch [group, n_positions]
   uint64_t group;
   uint64_t q_stride;
+  uint64_t out_stride;
   uint64_t head_dim;
+  uint64_t value_dim;
+  uint64_t v_stride;
   uint64_t n_positions;
   float scale;
+  float softcap;
 };
 using AttendFn = void (*)(const AttendArgs&) noexcept;
 
@@ -122,13 +127,14 @@ struct RmsNormArgs {
 };
 using RmsNormFn = void (*)(const RmsNormArgs&) noexcept;
 
-/// y[t][i] = silu(gate_up[t][i]) * gate_up[t][width + i]
-struct SwigluArgs {
+/// y[t][i] = f(gate_up[t][i]) * gate_up[t][width + i] (Shazeer 2020), f as the variant says: silu, gelu, or gelu_tanh,
+/// its approximation 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+struct GluArgs {
   const float* gate_up;  // [n_tokens, 2, width]
   float* y;              // [n_tokens, width]
   uint64_t n_tokens;
   uint64_t width;
 };
-using SwigluFn = void (*)(const SwigluArgs&) noexcept;
+using GluFn = void (*)(const GluArgs&) noexcept;
 
 }  // namespace upg::kernels

@@ -95,7 +95,7 @@ Cache random_cache(std::string_view variant, uint64_t positions, uint64_t head_d
 // Scores err by d = (head_dim + 4) 2^-24 scale sum |q k|, differences of scores by 2 d more at most; a probability, the
 // quotient of two such exponentials, by the factor e^(4 d) and by (positions + 16) 2^-24 for the sum, the exponential
 // (itself within 2e-7) and the division; the weighted sum by (positions + 4) 2^-24. Each position's probability may
-// lack 2^-126 where the exponential underflows.
+// lack 2^-126 where the exponential underflows. A cap adds 8 2^-24 of itself to d.
 TEST(ConformanceAttend, AgreesWithTheReferenceAtAllSizes) {
   uint32_t seed = 0;
   for (const auto& row : runnable(attend_kernels())) {
@@ -105,20 +105,26 @@ TEST(ConformanceAttend, AgreesWithTheReferenceAtAllSizes) {
         for (uint64_t group = 1; group <= 9; ++group) {
           Random random(++seed);
           const bool saturated = seed % 4 == 0;
-          const uint64_t q_stride = head_dim + seed % 5;
+          const bool part_of_key = seed % 3 == 1;  // the value is the key's first elements
+          const float softcap = seed % 5 == 2 ? 7.0f : 0.0f;
+          const uint64_t value_dim = part_of_key ? head_dim - head_dim / 9 : head_dim;
+          const uint64_t q_stride = head_dim + seed % 5, out_stride = value_dim + seed % 4;
           const float scale = (seed % 7 == 0 ? 8.0f : 1.0f) / std::sqrt(static_cast<float>(head_dim));
           const std::vector<float> q = random.normals((group - 1) * q_stride + head_dim);
           const Cache k = random_cache(row.variant, positions, head_dim, saturated, false, random);
-          Random same(seed), again(seed);
+          // The same draws twice, so that one has the magnitudes of the other.
+          const uint32_t of_values = part_of_key ? seed + 1000000 : seed;
+          Random same(of_values), again(of_values);
           const Cache v = random_cache(row.variant, positions, head_dim, saturated, false, same);
           const Cache v_magnitude = random_cache(row.variant, positions, head_dim, saturated, true, again);
           ASSERT_EQ(v.value.size(), positions * head_dim)
               << "this test does not know how to fill a cache of " << row.variant;
-          std::vector<float> out(q.size(), kPoison), expected(q.size(), kPoison), magnitude(q.size(), kPoison);
+          const Cache& keys = part_of_key ? v : k;
+          std::vector<float> out((group - 1) * out_stride + value_dim, kPoison), expected = out, magnitude = out;
           std::vector<float> scores(group * positions);
           const auto attend = [&](AttendFn run, const Cache& values, std::vector<float>& to) {
-            run({q.data(), k.bytes.data(), values.bytes.data(), k.scale.data(), values.scale.data(), to.data(),
-                 scores.data(), group, q_stride, head_dim, positions, scale});
+            run({q.data(), keys.bytes.data(), values.bytes.data(), keys.scale.data(), values.scale.data(), to.data(),
+                 scores.data(), group, q_stride, out_stride, head_dim, value_dim, head_dim, positions, scale, softcap});
           };
           attend(ref, v, expected);
           attend(ref, v_magnitude, magnitude);
@@ -129,14 +135,15 @@ TEST(ConformanceAttend, AgreesWithTheReferenceAtAllSizes) {
             for (uint64_t p = 0; p < positions; ++p) {
               double sum = 0;
               for (uint64_t i = 0; i < head_dim; ++i)
-                sum += std::abs(double{q[g * q_stride + i]} * double{k.value[p * head_dim + i]});
+                sum += std::abs(double{q[g * q_stride + i]} * double{keys.value[p * head_dim + i]});
               score_magnitude = std::max(score_magnitude, sum * double{scale});
             }
-            const double d = static_cast<double>(head_dim + 4) * kRounding * score_magnitude;
+            const double d =
+                static_cast<double>(head_dim + 4) * kRounding * score_magnitude + 8 * kRounding * double{softcap};
             const double n = static_cast<double>(2 * positions + 20);
-            for (uint64_t i = 0; i < q_stride && g * q_stride + i < out.size(); ++i) {
-              const uint64_t at = g * q_stride + i;
-              if (i >= head_dim) {
+            for (uint64_t i = 0; i < out_stride && g * out_stride + i < out.size(); ++i) {
+              const uint64_t at = g * out_stride + i;
+              if (i >= value_dim) {
                 ASSERT_EQ(out[at], kPoison) << row.name << " writes between heads, seed " << seed;
                 continue;
               }
@@ -267,12 +274,13 @@ TEST(ConformanceRmsNorm, AgreesWithTheReferenceAlsoInPlace) {
   }
 }
 
-// The exponential is within 2e-7 (4 roundings), sum, quotient and product follow: 8 in all. Below -88 the exponential
-// stops growing, which leaves at most |gate up| 2^-126.
-TEST(ConformanceSwiglu, AgreesWithTheReference) {
+// The exponential is within 2e-7 (4 roundings), sum, quotient and product follow: 8 in all. A rounded exponent e of the
+// exponential adds |e| roundings; it is 2 |x| at most here, below where the function is next to nothing. Below -88 the
+// exponential stops growing, which leaves at most |gate up| 2^-126.
+TEST(ConformanceGlu, AgreesWithTheReference) {
   uint32_t seed = 0;
-  for (const auto& row : runnable(swiglu_kernels())) {
-    const auto ref = reference(swiglu_kernels(), row.variant).run;
+  for (const auto& row : runnable(glu_kernels())) {
+    const auto ref = reference(glu_kernels(), row.variant).run;
     for (uint64_t width : kWidths) {
       for (uint64_t n_tokens : {1, 3}) {
         for (float scale : {1.0f, 30.0f, 1000.0f, 1e-20f, 0.0f}) {
@@ -285,7 +293,8 @@ TEST(ConformanceSwiglu, AgreesWithTheReference) {
           for (uint64_t i = 0; i < expected.size(); ++i) {
             const double gate = gate_up[i / width * 2 * width + i % width];
             const double up = gate_up[i / width * 2 * width + width + i % width];
-            const double bound = row.bound * (8 * kRounding * std::abs(double{expected[i]}) +
+            const double exponent = row.variant == "silu" ? 0 : std::min(120.0, 3 * std::abs(gate) * (1 + gate * gate));
+            const double bound = row.bound * ((8 + exponent) * kRounding * std::abs(double{expected[i]}) +
                                               std::abs(gate * up) * 0x1p-126 + 4 * kUnderflow);
             ASSERT_TRUE(within(y[i], expected[i], bound))
                 << row.name << ": " << y[i] << " for " << expected[i] << ", bound " << bound << ", gate " << gate

@@ -49,7 +49,8 @@ const std::map<std::string, uint64_t> kExpected = {
     {"gemv_f32_f32", 0x4ed94dc62be37633},    {"gemv_int8_f32", 0x616a99508a43c036},
     {"matmul_trellis2", 0x4310c2f5fbbcca4c}, {"matmul_trellis3", 0x6122ae4c716d58d0},
     {"matmul_trellis4", 0x27c6ad4f7212bbb3}, {"quantize_q8", 0xacf74ccc57378e05},
-    {"rms_norm_f32", 0x92c579cd68a18016},    {"swiglu_f32", 0xab4ce837dce69bd4},
+    {"rms_norm_f32", 0x92c579cd68a18016},    {"glu_silu", 0xab4ce837dce69bd4},
+    {"glu_gelu_tanh", 0xd02be35a6ae3f33b},
 };
 
 void expect(const std::string& what, std::string_view row, const Hash& hash) {
@@ -144,7 +145,7 @@ TEST(SameBits, Attend) {
         for (size_t i = 1; i < bytes->size(); i += 2) (*bytes)[i] = static_cast<uint8_t>(((*bytes)[i] & 0x83) | 0x3c);
       std::vector<float> out(group * head_dim), scratch(group * positions);
       row.run({q.data(), k.data(), v.data(), scales.data(), scales.data(), out.data(), scratch.data(), group, head_dim,
-               head_dim, positions, 0.05f});
+               head_dim, head_dim, head_dim, head_dim, positions, 0.05f, 0.0f});
       hash.add(out);
     }
   });
@@ -173,8 +174,8 @@ TEST(SameBits, RmsNorm) {
   });
 }
 
-TEST(SameBits, Swiglu) {
-  each_row("swiglu", swiglu_kernels(), [](const auto& row, Hash& hash) {
+TEST(SameBits, Glu) {
+  each_row("glu", glu_kernels(), [](const auto& row, Hash& hash) {
     const std::vector<float> gate_up = Numbers().floats(2 * 2 * 83, 8);
     std::vector<float> y(2 * 83);
     row.run({gate_up.data(), y.data(), 2, 83});

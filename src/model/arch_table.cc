@@ -3,13 +3,19 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
-#include "model/arch/phi3.h"
 
 namespace upg {
+
+#define UPG_ARCHITECTURE(name, load) Decoder load(const ConfigReader& config, Weights& weights);
+#include "model/architectures.inc"
+#undef UPG_ARCHITECTURE
+
 namespace {
 
 constexpr Architecture kArchitectures[] = {
-    {"Phi3ForCausalLM", load_phi3},
+#define UPG_ARCHITECTURE(name, load) {name, load},
+#include "model/architectures.inc"
+#undef UPG_ARCHITECTURE
 };
 
 }  // namespace
@@ -23,7 +29,7 @@ std::unique_ptr<Model> load_model(Weights& weights) {
   for (const Architecture& architecture : kArchitectures) {
     known.push_back(architecture.name);
     if (architecture.name != name) continue;
-    std::unique_ptr<Model> model = architecture.load(config, weights);
+    auto model = std::make_unique<Model>(architecture.load(config, weights));
     weights.check_all_used();
     return model;
   }

@@ -1,4 +1,5 @@
-// THE list of architectures, keyed by the name in config.json's "architectures".
+// The architectures that can be run: architectures.inc is the list, keyed by the name in config.json's
+// "architectures".
 #pragma once
 
 #include <memory>
@@ -14,7 +15,7 @@ namespace upg {
 struct Architecture {
   std::string_view name;  // "Phi3ForCausalLM"
   /// Checks the whole configuration before any weight is touched. Throws Error(kUnsupported) naming the option.
-  std::unique_ptr<Model> (*load)(const ConfigReader& config, Weights& weights);
+  Decoder (*load)(const ConfigReader& config, Weights& weights);
 };
 
 std::span<const Architecture> architectures();

@@ -47,6 +47,45 @@ bool ConfigReader::boolean(std::string_view key, bool otherwise) const {
   return value->get<bool>();
 }
 
+std::vector<double> ConfigReader::numbers(std::string_view key, double low, double high) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr || !value->is_array())
+    fail(ErrorCode::kInvalidFile, "{}: field \"{}\" must be an array of numbers", where_, key);
+  std::vector<double> list;
+  for (const nlohmann::json& number : *value) {
+    if (!number.is_number() || !(number.get<double>() >= low && number.get<double>() <= high))
+      fail(ErrorCode::kInvalidFile, "{}: {} has {}, must be numbers from {} to {}", where_, key, number.dump(), low,
+           high);
+    list.push_back(number.get<double>());
+  }
+  return list;
+}
+
+std::vector<std::string> ConfigReader::strings(std::string_view key) const {
+  std::vector<std::string> list;
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return list;
+  if (!value->is_array()) fail(ErrorCode::kInvalidFile, "{}: {} must be an array of strings", where_, key);
+  for (const nlohmann::json& text : *value) {
+    if (!text.is_string()) fail(ErrorCode::kInvalidFile, "{}: {} has {}, must be strings", where_, key, text.dump());
+    list.push_back(text.get<std::string>());
+  }
+  return list;
+}
+
+std::vector<uint64_t> ConfigReader::integers(std::string_view key, uint64_t end) const {
+  std::vector<uint64_t> list;
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return list;
+  if (!value->is_array()) fail(ErrorCode::kInvalidFile, "{}: {} must be an array of integers", where_, key);
+  for (const nlohmann::json& number : *value) {
+    if (!number.is_number_unsigned() || number.get<uint64_t>() >= end)
+      fail(ErrorCode::kInvalidFile, "{}: {} has {}, must be integers below {}", where_, key, number.dump(), end);
+    list.push_back(number.get<uint64_t>());
+  }
+  return list;
+}
+
 std::string ConfigReader::string(std::string_view key, std::string_view otherwise) const {
   const nlohmann::json* value = find(key);
   if (value == nullptr) return std::string(otherwise);

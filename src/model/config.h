@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace upg {
 
@@ -19,7 +20,16 @@ class ConfigReader {
   uint64_t integer(std::string_view key, uint64_t low, uint64_t high, uint64_t otherwise) const;  // absent or null
   double number(std::string_view key, double low, double high, std::optional<double> otherwise = {}) const;
   bool boolean(std::string_view key, bool otherwise) const;
+  /// An array of numbers in [low, high]; throws if absent.
+  std::vector<double> numbers(std::string_view key, double low, double high) const;
+  /// An array of strings; empty if absent or null.
+  std::vector<std::string> strings(std::string_view key) const;
+  /// An array of integers below `end`; empty if absent or null.
+  std::vector<uint64_t> integers(std::string_view key, uint64_t end) const;
   std::string string(std::string_view key, std::string_view otherwise) const;
+
+  /// Whether the field is there and not null.
+  bool has(std::string_view key) const { return find(key) != nullptr; }
 
   /// The field as a reader of its own; nothing if absent or null.
   std::optional<ConfigReader> object(std::string_view key) const;

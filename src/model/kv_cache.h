@@ -1,4 +1,5 @@
-// Keys and values of past positions, one contiguous run of positions for each layer and head. Cache types are a list.
+// Keys and values of past positions, one contiguous run of positions for each layer and head. Layers that attend to a
+// window keep little more than the window. Cache types are a list.
 #pragma once
 
 #include <cstddef>
@@ -6,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "base/memory.h"
 #include "kernels/kernel.h"
@@ -25,43 +27,74 @@ std::span<const KvType> kv_types();
 /// Throws Error(kInvalidArgument) listing the types.
 const KvType& find_kv_type(std::string_view id);
 
-struct KvShape {
-  uint64_t layers;
+/// What one layer keeps of a position.
+struct KvLayer {
   uint64_t heads;
-  uint64_t head_dim;
+  uint64_t key_dim;
+  uint64_t value_dim;
+  uint64_t window = 0;          // positions a token sees, itself included; 0: all before it
+  bool values_in_keys = false;  // values are the first value_dim elements of the keys, and not stored again
+};
+
+struct KvShape {
+  std::vector<KvLayer> layers;
+
+  static KvShape uniform(uint64_t layers, uint64_t heads, uint64_t head_dim) {
+    return {std::vector<KvLayer>(layers, {heads, head_dim, head_dim})};
+  }
 };
 
 class KvCache {
  public:
-  /// Memory is reserved for `capacity` positions and touched as they fill.
-  /// Throws Error(kOutOfMemory) with the arithmetic.
+  /// Memory is reserved for `capacity` positions, in layers with a window for no more than that and a pass of tokens,
+  /// and touched as it fills. Throws Error(kOutOfMemory) with the arithmetic.
   KvCache(const KvShape& shape, uint64_t capacity, const KvType& type);
 
   uint64_t capacity() const { return capacity_; }
   uint64_t length() const { return length_; }
   const KvType& type() const { return *type_; }
-  uint64_t bytes_per_position() const;
+  /// Bytes that a token at `position` reads in all layers.
+  uint64_t bytes_read_at(uint64_t position) const;
+  uint64_t bytes_reserved() const;
 
-  /// Writes one head's key and value at `position` < capacity.
+  /// Before a layer stores positions [length(), length() + n_tokens): makes room, for which positions that have left
+  /// the layer's window go. Throws Error(kOutOfMemory).
+  void make_room(uint64_t layer, uint64_t n_tokens);
+  /// Writes one head's key and value at `position` < capacity, for which room was made. `value` is not read where
+  /// values are parts of keys.
   void store(uint64_t layer, uint64_t head, uint64_t position, const float* key, const float* value);
-  /// Positions [0, length) are valid; a shorter length forgets the rest.
-  void set_length(uint64_t length) { length_ = length; }
 
+  /// Positions [0, length) are valid; a shorter length forgets the rest. Where windows have moved past what would be
+  /// needed to go on from there, all is forgotten. Returns the new length, `length` or 0.
+  uint64_t set_length(uint64_t length);
+
+  /// Forgets all, then puts `key` and `value` (of any layer's length) at every position before `length`, for measuring.
+  void fill(uint64_t length, const float* key, const float* value);
+
+  /// The first position that a token at `position` sees in a layer.
+  uint64_t first_seen(uint64_t layer, uint64_t position) const {
+    const uint64_t window = layers_[layer].shape.window;
+    return window != 0 && position + 1 > window ? position + 1 - window : 0;
+  }
   /// Attention of one token: query heads [group] over positions [first, end) of the shared head.
   void attend(uint64_t layer, uint64_t head, uint64_t first, uint64_t end, kernels::AttendArgs args) const;
 
  private:
-  uint64_t at(uint64_t layer, uint64_t head, uint64_t position) const {  // index of a vector
-    return (layer * shape_.heads + head) * capacity_ + position;
-  }
+  struct Layer {
+    KvLayer shape;
+    uint64_t room = 0;                       // positions there is memory for
+    uint64_t first = 0;                      // the position that lies first
+    Memory<std::byte> keys, values;          // [heads, room, key_dim or value_dim]
+    Memory<float> key_scales, value_scales;  // [heads, room], if scaled
+  };
 
-  KvShape shape_;
+  Layer reserve(const KvLayer& shape, uint64_t room) const;
+
+  std::vector<Layer> layers_;
   uint64_t capacity_;
   uint64_t length_ = 0;
   const KvType* type_;
   kernels::AttendFn attend_;
-  Memory<std::byte> keys_, values_;          // [layers, heads, capacity, head_dim]
-  Memory<float> key_scales_, value_scales_;  // [layers, heads, capacity], if scaled
 };
 
 }  // namespace upg

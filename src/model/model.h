@@ -1,12 +1,11 @@
-// A loaded model: tokens in, logits out. Architectures implement it, one file each under arch/; arch_table.h lists
-// them.
+// A loaded model: tokens in, logits out. arch_table.h lists the architectures.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
+#include "model/decoder.h"
 #include "model/kv_cache.h"
 #include "ops/linear.h"
 
@@ -17,6 +16,7 @@ struct ModelShape {
   uint64_t vocab_size = 0;
   uint64_t hidden_size = 0;
   uint64_t max_context = 0;  // positions the model was made for
+  uint64_t layers = 0;
   KvShape kv{};
 };
 
@@ -26,15 +26,12 @@ struct LogitsRange {
   uint64_t end = 0;
 };
 
-struct Decoder;  // decoder.h
-
 class Model {
  public:
-  virtual ~Model() = default;
+  explicit Model(Decoder decoder);
 
-  /// The model as data, for devices that run it in their own way; nullptr where an architecture does not fit in it.
-  virtual const Decoder* decoder() const { return nullptr; }
-
+  /// The model as data, for devices that run it in their own way.
+  const Decoder& decoder() const { return d_; }
   const ModelShape& shape() const { return shape_; }
 
   /// Runs `tokens` (valid ids, at least one) at positions cache.length() and on, appending to the cache, which has
@@ -45,17 +42,16 @@ class Model {
 
   // The steps of forward(), for those who go through a model layer by layer. `x` [n_tokens, hidden_size] is the
   // residual stream.
-  virtual void embed(OpContext& context, std::span<const int32_t> tokens, float* x) = 0;
-  /// Runs layer `index` < shape().kv.layers in place; keys and values go to the cache at cache.length() and on.
-  virtual void layer(OpContext& context, uint64_t index, uint64_t n_tokens, Activations activations, KvCache& cache,
-                     float* x) = 0;
-  virtual void head(OpContext& context, uint64_t n_tokens, Activations activations, const float* x, float* logits) = 0;
-
- protected:
-  ModelShape shape_;
+  void embed(OpContext& context, std::span<const int32_t> tokens, float* x);
+  /// Runs layer `index` < shape().layers in place; keys and values go to the cache at cache.length() and on.
+  void layer(OpContext& context, uint64_t index, uint64_t n_tokens, Activations activations, KvCache& cache, float* x);
+  void head(OpContext& context, uint64_t n_tokens, Activations activations, const float* x, float* logits);
 
  private:
-  std::vector<float> x_;
+  Decoder d_;
+  ModelShape shape_;
+  std::vector<float> x_, normed_, result_;
+  BlockMemory memory_;
 };
 
 }  // namespace upg

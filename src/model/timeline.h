@@ -16,8 +16,11 @@ class Timeline {
 
   virtual uint64_t capacity() const = 0;  // positions it can hold
   virtual uint64_t length() const = 0;    // positions it holds
-  virtual void set_length(uint64_t length) = 0;
-  virtual uint64_t bytes_per_position() const = 0;
+  /// Forgets positions from `length` on. Where the keys that going on from there needs are gone, all is forgotten.
+  /// Returns the new length, `length` or 0.
+  virtual uint64_t set_length(uint64_t length) = 0;
+  /// Bytes of keys and values that a token at `position` reads.
+  virtual uint64_t bytes_read_at(uint64_t position) const = 0;
 
   /// Tokens of a prompt that are best processed together.
   virtual uint64_t chunk() const = 0;
@@ -29,7 +32,7 @@ class Timeline {
   /// Runs one token; returns the likeliest next one, the lower id of equals.
   virtual int32_t forward_greedy(int32_t token) = 0;
 
-  /// Fills positions [0, n) with keys and values that no prompt put there, for measuring. Leaves length() alone.
+  /// Becomes n positions long, with keys and values that no prompt put there, for measuring.
   virtual void fill(uint64_t n) = 0;
 };
 

@@ -42,6 +42,7 @@ Weights::Weights(const std::string& path) : path_(path) {
     texts_ = upg_->texts();
     entries_ = upg_->entries();
   }
+  for (size_t i = 0; i < entries_.size(); ++i) index_.emplace(entries_[i].name, i);
 }
 
 uint64_t Weights::file_bytes() const {
@@ -53,12 +54,16 @@ uint64_t Weights::file_bytes() const {
 
 std::vector<WeightInfo> Weights::list() const {
   std::vector<WeightInfo> infos;
-  for (const UpgEntry& e : entries_) infos.push_back({e.name, e.shape, e.codec, e.stored_bytes(), e.relative_error});
+  for (const UpgEntry& e : entries_)
+    if (!is_left_out(e.name)) infos.push_back({e.name, e.shape, e.codec, e.stored_bytes(), e.relative_error});
   return infos;
 }
 
-bool Weights::has(std::string_view name) const {
-  return std::any_of(entries_.begin(), entries_.end(), [&](const UpgEntry& e) { return e.name == name; });
+bool Weights::has(std::string_view name) const { return index_.contains(name); }
+
+bool Weights::is_left_out(std::string_view name) const {
+  if (name.ends_with(".rotary_emb.inv_freq")) return true;  // old files have what follows from their configuration
+  return std::any_of(left_out_.begin(), left_out_.end(), [&](const std::string& p) { return name.starts_with(p); });
 }
 
 void Weights::read_ahead(const Progress& progress) const {
@@ -89,10 +94,10 @@ void Weights::read_ahead(const Progress& progress) const {
 }
 
 const UpgEntry& Weights::entry(const std::string& name) {
-  for (const UpgEntry& e : entries_) {
-    if (e.name != name) continue;
+  const auto found = index_.find(name);
+  if (found != index_.end()) {
     used_.insert(name);
-    return e;
+    return entries_[found->second];
   }
   fail(ErrorCode::kInvalidFile, "{}: tensor {} is missing", path_, name);
 }
@@ -132,7 +137,7 @@ std::vector<float> Weights::vector(const std::string& name, uint64_t n) {
 
 void Weights::check_all_used() const {
   for (const UpgEntry& e : entries_)
-    if (!used_.contains(e.name))
+    if (!used_.contains(e.name) && !is_left_out(e.name))
       fail(ErrorCode::kInvalidFile, "{}: tensor {} is not part of this architecture", path_, e.name);
 }
 

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "codec/codec.h"
@@ -52,6 +53,10 @@ class Weights {
   /// A vector [n], as float, all finite.
   std::vector<float> vector(const std::string& name, uint64_t n);
 
+  /// Weights whose names begin so are not part of the model.
+  void leave_out(const std::string& prefix) { left_out_.push_back(prefix); }
+  bool is_left_out(std::string_view name) const;
+
   /// Throws Error(kInvalidFile) naming a stored weight that nobody asked for.
   void check_all_used() const;
 
@@ -63,7 +68,9 @@ class Weights {
   std::optional<Checkpoint> checkpoint_;
   std::vector<UpgEntry> entries_;  // a checkpoint's tensors take the same form, one dense part each
   ModelTexts texts_;
+  std::unordered_map<std::string_view, size_t> index_;  // of entries_
   std::set<std::string, std::less<>> used_;
+  std::vector<std::string> left_out_;
 };
 
 }  // namespace upg

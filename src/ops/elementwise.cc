@@ -1,7 +1,5 @@
 #include "ops/elementwise.h"
 
-#include <cmath>
-
 namespace upg {
 
 void rms_norm(OpContext& context, const float* x, std::span<const float> weight, float epsilon, uint64_t n_tokens,
@@ -13,8 +11,15 @@ void rms_norm(OpContext& context, const float* x, std::span<const float> weight,
   });
 }
 
-void swiglu(OpContext& context, const float* gate_up, uint64_t n_tokens, uint64_t width, float* y) {
-  const auto run = kernels::select(kernels::swiglu_kernels(), "f32").run;
+std::vector<std::string_view> glu_names() {
+  std::vector<std::string_view> names;
+  for (const auto& row : kernels::glu_kernels())
+    if (row.isa == "ref") names.push_back(row.variant);
+  return names;
+}
+
+void glu(OpContext& context, std::string_view f, const float* gate_up, uint64_t n_tokens, uint64_t width, float* y) {
+  const auto run = kernels::select(kernels::glu_kernels(), f).run;
   context.pool.split(n_tokens, 8, [&](uint64_t begin, uint64_t end, unsigned) {
     run({gate_up + begin * 2 * width, y + begin * width, end - begin, width});
   });
@@ -25,32 +30,6 @@ void add_to(OpContext& context, float* x, const float* y, uint64_t n) {
   context.pool.split(n, kGrain, [&](uint64_t begin, uint64_t end, unsigned) {
     for (uint64_t i = begin; i < end; ++i) x[i] += y[i];
   });
-}
-
-Rope::Rope(uint64_t rotary_dim, double base) : inverse_frequency_(rotary_dim / 2) {
-  // In float, as transformers does: at position 10,000 the rounding of the angle is visible in the logits.
-  for (uint64_t i = 0; i < inverse_frequency_.size(); ++i)
-    inverse_frequency_[i] =
-        1.0f / std::pow(static_cast<float>(base), static_cast<float>(2 * i) / static_cast<float>(rotary_dim));
-}
-
-void Rope::angles(uint64_t position, float* out) const {
-  const uint64_t half = inverse_frequency_.size();
-  for (uint64_t i = 0; i < half; ++i) {
-    const float angle = static_cast<float>(position) * inverse_frequency_[i];
-    out[i] = std::cos(angle);
-    out[half + i] = std::sin(angle);
-  }
-}
-
-void Rope::turn(float* head, const float* angles) const {
-  const uint64_t half = inverse_frequency_.size();
-  for (uint64_t i = 0; i < half; ++i) {
-    const float c = angles[i], s = angles[half + i];
-    const float a = head[i], b = head[half + i];
-    head[i] = a * c - b * s;
-    head[half + i] = b * c + a * s;
-  }
 }
 
 }  // namespace upg

@@ -46,14 +46,14 @@ TEST(RmsNorm, OfZerosIsZero) {
   for (float y : x) EXPECT_EQ(y, 0.0f);
 }
 
-TEST(SwiGlu, GatesTheSecondHalfByTheSiluOfTheFirst) {
+TEST(Glu, GatesTheSecondHalfByTheSiluOfTheFirst) {
   for (uint64_t width : {1u, 5u, 33u, 64u}) {
     std::vector<float> gate_up = random_floats(3 * 2 * width, 4);
     for (float& x : gate_up) x *= 5;
     gate_up[0] = 90;  // exp(-x) underflows
     std::vector<float> y(3 * width);
     OpContext context(2);
-    swiglu(context, gate_up.data(), 3, width, y.data());
+    glu(context, "silu", gate_up.data(), 3, width, y.data());
     for (uint64_t t = 0; t < 3; ++t)
       for (uint64_t i = 0; i < width; ++i) {
         const double gate = gate_up[t * 2 * width + i], up = gate_up[(t * 2 + 1) * width + i];
@@ -63,11 +63,11 @@ TEST(SwiGlu, GatesTheSecondHalfByTheSiluOfTheFirst) {
   }
 }
 
-TEST(SwiGlu, GatesFarFromZeroStayFinite) {
+TEST(Glu, GatesFarFromZeroStayFinite) {
   const std::vector<float> gate_up = {-1000, 1000, -90, 88.5f, 2, 2, 2, 2};
   std::vector<float> y(4);
   OpContext context(1);
-  swiglu(context, gate_up.data(), 1, 4, y.data());
+  glu(context, "silu", gate_up.data(), 1, 4, y.data());
   EXPECT_NEAR(y[0], 0, 1e-30);
   EXPECT_FLOAT_EQ(y[1], 2000);
   EXPECT_NEAR(y[2], 0, 1e-30);
@@ -79,35 +79,6 @@ TEST(AddTo, AddsElementByElement) {
   OpContext context(2);
   add_to(context, x.data(), std::vector<float>{10, 20, 30}.data(), 2);
   EXPECT_EQ(x, (std::vector<float>{11, 22, 3}));
-}
-
-void turn(const Rope& rope, float* head, uint64_t position) {
-  std::vector<float> angles(rope.rotary_dim());
-  rope.angles(position, angles.data());
-  rope.turn(head, angles.data());
-}
-
-TEST(Rope, TurnsPairsHalfAHeadApart) {
-  const Rope rope(6, 100);
-  std::vector<float> head = random_floats(8, 6);
-  const std::vector<float> before = head;
-  turn(rope, head.data(), 5);
-  for (uint64_t i = 0; i < 3; ++i) {
-    const double angle = 5 * std::pow(100.0, -2.0 * static_cast<double>(i) / 6);
-    EXPECT_NEAR(head[i], before[i] * std::cos(angle) - before[i + 3] * std::sin(angle), 2e-6);
-    EXPECT_NEAR(head[i + 3], before[i + 3] * std::cos(angle) + before[i] * std::sin(angle), 2e-6);
-  }
-  EXPECT_EQ(head[6], before[6]) << "past the rotary part nothing turns";
-  EXPECT_EQ(head[7], before[7]);
-}
-
-TEST(Rope, PositionZeroAndNoRotaryPartChangeNothing) {
-  std::vector<float> head = random_floats(4, 8);
-  const std::vector<float> before = head;
-  turn(Rope(4, 10000), head.data(), 0);
-  EXPECT_EQ(head, before);
-  turn(Rope(0, 10000), head.data(), 9);
-  EXPECT_EQ(head, before);
 }
 
 }  // namespace

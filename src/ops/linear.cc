@@ -8,7 +8,7 @@
 namespace upg {
 namespace {
 
-constexpr uint64_t kPanelRows = 16;
+constexpr uint64_t kPanelRows = Linear::kPanelRows;
 constexpr uint64_t kDepth = 256;  // columns unpacked at a time: two panels of them fill 32 KiB, an L1 cache
 constexpr uint64_t kPanelsAtOnce = 2;
 // Products of many tokens are shared out in parts as threads become free, because others use the processors too.
@@ -35,17 +35,23 @@ Linear::Linear(Matrix matrix, std::string name, bool to_stream)
   quantize_ = kernels::select(kernels::quantize_kernels(), "q8").run;
 }
 
-void Linear::apply(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const {
-  const Linear* used = context.hook ? context.hook->before(*this, x, n_tokens) : this;
+void Linear::apply(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y,
+                   uint64_t y_stride) const {
+  if (y_stride == 0) y_stride = rows();
+  const Linear* used = in_use(context, x, n_tokens);
   if (used == nullptr) {
-    std::memset(y, 0, n_tokens * rows() * sizeof *y);
+    for (uint64_t t = 0; t < n_tokens; ++t) std::memset(y + t * y_stride, 0, rows() * sizeof *y);
   } else {
-    used->run(context, x, n_tokens, activations, y);
+    used->run(context, x, n_tokens, activations, y, y_stride);
   }
 }
 
+void Linear::unpack(uint64_t panel, float* out) const {
+  unpack_({matrix_.layout.get(), &matrix_, panel, 0, matrix_.cols, out});
+}
+
 void Linear::lookup(OpContext& context, std::span<const int32_t> tokens, float* x) const {
-  const Linear* used = context.hook ? context.hook->before(*this, nullptr, tokens.size()) : this;
+  const Linear* used = in_use(context, nullptr, tokens.size());
   if (used == nullptr) {
     std::memset(x, 0, tokens.size() * cols() * sizeof *x);
     return;
@@ -54,17 +60,19 @@ void Linear::lookup(OpContext& context, std::span<const int32_t> tokens, float* 
     used->matrix_.codec->decode_row(used->matrix_, static_cast<uint64_t>(tokens[t]), x + t * cols());
 }
 
-void Linear::run(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const {
+void Linear::run(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y,
+                 uint64_t y_stride) const {
   if (matmul_ != nullptr && activations == Activations::kQuantized) {
-    quantized_tokens(context, x, n_tokens, y);
+    quantized_tokens(context, x, n_tokens, y, y_stride);
   } else if (gemv_ != nullptr && n_tokens == 1) {
     one_token(context, x, y);
   } else {
-    many_tokens(context, x, n_tokens, y);
+    many_tokens(context, x, n_tokens, y, y_stride);
   }
 }
 
-void Linear::quantized_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y) const {
+void Linear::quantized_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y,
+                              uint64_t y_stride) const {
   const uint64_t blocks = ceil_div(matrix_.cols, 32);
   context.q8.resize(blocks * n_tokens * 32);
   context.q8_scale.resize(blocks * n_tokens);
@@ -80,7 +88,7 @@ void Linear::quantized_tokens(OpContext& context, const float* x, uint64_t n_tok
                                  {context.q8.data(), context.q8_scale.data(), context.q8_offset.data()},
                                  y,
                                  n_tokens,
-                                 matrix_.rows,
+                                 y_stride,
                                  0,
                                  0};
   const auto rows = [&](uint64_t begin, uint64_t end, unsigned) {
@@ -102,7 +110,7 @@ void Linear::one_token(OpContext& context, const float* x, float* y) const {
   });
 }
 
-void Linear::many_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y) const {
+void Linear::many_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y, uint64_t y_stride) const {
   const uint64_t rows = matrix_.rows;
   context.pool.split(rows, kPanelRows * kPanelsAtOnce, [&](uint64_t begin, uint64_t end, unsigned worker) {
     // The two panels' weights, then their outputs for all tokens: 32 floats a token.
@@ -120,7 +128,7 @@ void Linear::many_tokens(OpContext& context, const float* x, uint64_t n_tokens, 
                    unpacked + p * depth * kPanelRows});
         gemm_({unpacked, x + col, out, panels, depth, n_tokens, matrix_.cols, stride});
       }
-      for (uint64_t t = 0; t < n_tokens; ++t) std::memcpy(y + t * rows + row, out + t * stride, height * sizeof *y);
+      for (uint64_t t = 0; t < n_tokens; ++t) std::memcpy(y + t * y_stride + row, out + t * stride, height * sizeof *y);
     }
   });
 }

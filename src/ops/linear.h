@@ -41,6 +41,8 @@ struct OpContext {
   std::vector<float> q8_scale;
   std::vector<int32_t> q8_offset;
   WeightHook* hook = nullptr;
+  /// Where a product is of some tokens of the pass only, as an expert's: which, ascending. Empty: of all.
+  std::span<const uint32_t> routed{};
 };
 
 /// How activations enter products with compressed weights.
@@ -62,16 +64,29 @@ class Linear {
   uint64_t cols() const { return matrix_.cols; }
   const Matrix& matrix() const { return matrix_; }
 
-  /// y[t] = W x[t]: x [n_tokens, cols], y [n_tokens, rows]. The result does not depend on the number of threads.
-  void apply(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const;
+  /// y[t] = W x[t]: x [n_tokens, cols], y [n_tokens, rows], y_stride apart (0: rows()). The result does not depend on
+  /// the number of threads.
+  void apply(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y,
+             uint64_t y_stride = 0) const;
   /// x[t] = row tokens[t]: x [tokens.size(), cols], every token below rows().
   void lookup(OpContext& context, std::span<const int32_t> tokens, float* x) const;
 
+  // For products of parts of a matrix.
+  /// The weights that stand for these, as the hook of the context says, before a product with x [n_tokens, cols];
+  /// nullptr: it is not wanted.
+  const Linear* in_use(OpContext& context, const float* x, uint64_t n_tokens) const {
+    return context.hook ? context.hook->before(*this, x, n_tokens) : this;
+  }
+  static constexpr uint64_t kPanelRows = 16;
+  /// Rows [16 panel, 16 panel + 16) to out [cols][16]; rows past the last are 0. Thread-safe.
+  void unpack(uint64_t panel, float* out) const;
+
  private:
-  void run(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y) const;
-  void quantized_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y) const;
+  void run(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y,
+           uint64_t y_stride) const;
+  void quantized_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y, uint64_t y_stride) const;
   void one_token(OpContext& context, const float* x, float* y) const;
-  void many_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y) const;
+  void many_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y, uint64_t y_stride) const;
 
   Matrix matrix_;
   std::string name_;

@@ -101,6 +101,19 @@ inline void score_heads(const AttendArgs& args, uint64_t g) {
   for (; p < args.n_positions; ++p) score_positions<Cache, kHeads, 1>(args, g, p);
 }
 
+// s := c tanh(s / c), as c (1 - 2 / (e^(2 s / c) + 1)).
+inline V capped(V s, V cap, V twice_inverse) {
+  const V e = exp(mul(s, twice_inverse));
+  return sub(cap, div(add(cap, cap), add(e, set1(1.0f))));
+}
+
+inline void cap_scores(float* scores, uint64_t n, float softcap) {
+  const V cap = set1(softcap), twice_inverse = set1(2.0f / softcap);
+  uint64_t i = 0;
+  for (; i + kV <= n; i += kV) store(scores + i, capped(load(scores + i), cap, twice_inverse));
+  if (i < n) store(scores + i, capped(load(scores + i, n - i), cap, twice_inverse), n - i);
+}
+
 // Scores to probabilities, in place.
 inline void softmax(float* scores, uint64_t n) {
   V top = set1(scores[0]);
@@ -126,19 +139,19 @@ inline void softmax(float* scores, uint64_t n) {
   if (i < n) store(scores + i, mul(load(scores + i, n - i), inverse), n - i);
 }
 
-// Adds positions [begin, end) to elements [i, i + kVectors * kV) (or to head_dim, where not kWhole) of the weighted
+// Adds positions [begin, end) to elements [i, i + kVectors * kV) (or to value_dim, where not kWhole) of the weighted
 // sums of values, for kHeads heads.
 template <typename Cache, unsigned kHeads, unsigned kVectors, bool kWhole>
 inline void weigh_values(const AttendArgs& args, uint64_t g, uint64_t i, uint64_t begin, uint64_t end) {
   static_assert(kWhole || kVectors == 1);
-  const uint64_t n = args.head_dim - i;
-  float* out = args.out + g * args.q_stride + i;
+  const uint64_t n = args.value_dim - i;
+  float* out = args.out + g * args.out_stride + i;
   V acc[kHeads][kVectors];
   UPG_UNROLL
   for (unsigned h = 0; h < kHeads; ++h) UPG_UNROLL
   for (unsigned v = 0; v < kVectors; ++v)
-    acc[h][v] = begin == 0 ? zero() : floats<kWhole>(out + h * args.q_stride + v * kV, n);
-  const uint64_t stride = args.head_dim * Cache::kBytes;
+    acc[h][v] = begin == 0 ? zero() : floats<kWhole>(out + h * args.out_stride + v * kV, n);
+  const uint64_t stride = args.v_stride * Cache::kBytes;
   const auto* value = static_cast<const unsigned char*>(args.v) + begin * stride + i * Cache::kBytes;
   const float* scores = args.scores + g * args.n_positions;
   for (uint64_t p = begin; p < end; ++p, value += stride) {
@@ -158,7 +171,7 @@ inline void weigh_values(const AttendArgs& args, uint64_t g, uint64_t i, uint64_
   for (unsigned h = 0; h < kHeads; ++h) {
     UPG_UNROLL
     for (unsigned v = 0; v < kVectors; ++v) {
-      float* to = out + h * args.q_stride + v * kV;
+      float* to = out + h * args.out_stride + v * kV;
       if constexpr (kWhole) {
         store(to, acc[h][v]);
       } else {
@@ -171,15 +184,18 @@ inline void weigh_values(const AttendArgs& args, uint64_t g, uint64_t i, uint64_
 template <typename Cache, unsigned kHeads>
 inline void attend_heads(const AttendArgs& args, uint64_t g) {
   score_heads<Cache, kHeads>(args, g);
-  UPG_UNROLL
-  for (unsigned h = 0; h < kHeads; ++h) softmax(args.scores + (g + h) * args.n_positions, args.n_positions);
+  for (unsigned h = 0; h < kHeads; ++h) {
+    float* scores = args.scores + (g + h) * args.n_positions;
+    if (args.softcap != 0) cap_scores(scores, args.n_positions, args.softcap);
+    softmax(scores, args.n_positions);
+  }
   for (uint64_t begin = 0; begin < args.n_positions; begin += kBlockPositions) {
     const uint64_t end = begin + kBlockPositions < args.n_positions ? begin + kBlockPositions : args.n_positions;
     uint64_t i = 0;
-    for (; i + kVectorsAtOnce * kV <= args.head_dim; i += kVectorsAtOnce * kV)
+    for (; i + kVectorsAtOnce * kV <= args.value_dim; i += kVectorsAtOnce * kV)
       weigh_values<Cache, kHeads, kVectorsAtOnce, true>(args, g, i, begin, end);
-    for (; i + kV <= args.head_dim; i += kV) weigh_values<Cache, kHeads, 1, true>(args, g, i, begin, end);
-    if (i < args.head_dim) weigh_values<Cache, kHeads, 1, false>(args, g, i, begin, end);
+    for (; i + kV <= args.value_dim; i += kV) weigh_values<Cache, kHeads, 1, true>(args, g, i, begin, end);
+    if (i < args.value_dim) weigh_values<Cache, kHeads, 1, false>(args, g, i, begin, end);
   }
 }
 

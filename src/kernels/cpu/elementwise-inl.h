@@ -44,17 +44,29 @@ inline void to_f16(const ToF16Args& args) {
   __builtin_memcpy(args.y + i, last, (args.n - i) * sizeof *last);
 }
 
-inline V silu(V x) { return div(x, add(set1(1.0f), exp(sub(zero(), x)))); }
+struct Silu {
+  static V of(V x) { return div(x, add(set1(1.0f), exp(sub(zero(), x)))); }
+};
 
-inline void swiglu(const SwigluArgs& args) {
+// (1 + tanh(u)) / 2 = 1 / (1 + e^(-2 u)). The cube of a large x must not overflow to an infinity that becomes a NaN.
+struct GeluTanh {
+  static V of(V x) {
+    const V near = min(max(x, set1(-1e6f)), set1(1e6f));
+    const V twice_u = mul(near, fma(mul(near, near), set1(0.0713548162726f), set1(1.59576912161f)));
+    return div(x, add(set1(1.0f), exp(sub(zero(), twice_u))));
+  }
+};
+
+template <typename Function>
+inline void glu(const GluArgs& args) {
   for (uint64_t t = 0; t < args.n_tokens; ++t) {
     const float* gate = args.gate_up + 2 * t * args.width;
     const float* up = gate + args.width;
     float* y = args.y + t * args.width;
     uint64_t i = 0;
-    for (; i + kV <= args.width; i += kV) store(y + i, mul(silu(load(gate + i)), load(up + i)));
+    for (; i + kV <= args.width; i += kV) store(y + i, mul(Function::of(load(gate + i)), load(up + i)));
     const uint64_t n = args.width - i;
-    if (n) store(y + i, mul(silu(load(gate + i, n)), load(up + i, n)), n);
+    if (n) store(y + i, mul(Function::of(load(gate + i, n)), load(up + i, n)), n);
   }
 }
 
@@ -141,7 +153,8 @@ inline void gemv_int8(const GemvArgs& args) {
   namespace upg::kernels {                                                                    \
   void rms_norm_f32__##isa(const RmsNormArgs& args) noexcept { rms_norm(args); }              \
   void to_f16_f32__##isa(const ToF16Args& args) noexcept { to_f16(args); }                    \
-  void swiglu_f32__##isa(const SwigluArgs& args) noexcept { swiglu(args); }                   \
+  void glu_silu__##isa(const GluArgs& args) noexcept { glu<Silu>(args); }                     \
+  void glu_gelu_tanh__##isa(const GluArgs& args) noexcept { glu<GeluTanh>(args); }            \
   void quantize_q8__##isa(const QuantizeArgs& args) noexcept { quantize(args); }              \
   void gemv_bf16_f32__##isa(const GemvArgs& args) noexcept { gemv_dense<Bf16Element>(args); } \
   void gemv_f16_f32__##isa(const GemvArgs& args) noexcept { gemv_dense<F16Element>(args); }   \

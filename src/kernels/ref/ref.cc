@@ -62,7 +62,7 @@ namespace {
 template <typename Key, typename Value>
 void attend(const AttendArgs& args, Key key, Value value) {
   std::vector<double> probability(args.n_positions);
-  std::vector<double> out(args.head_dim);
+  std::vector<double> out(args.value_dim);
   for (uint64_t g = 0; g < args.group; ++g) {
     double largest = -INFINITY;
     for (uint64_t p = 0; p < args.n_positions; ++p) {
@@ -70,14 +70,15 @@ void attend(const AttendArgs& args, Key key, Value value) {
       for (uint64_t i = 0; i < args.head_dim; ++i)
         score += static_cast<double>(args.q[g * args.q_stride + i]) * key(p, i);
       probability[p] = score * args.scale;
+      if (args.softcap != 0) probability[p] = args.softcap * std::tanh(probability[p] / args.softcap);
       largest = std::max(largest, probability[p]);
     }
     double total = 0;
     for (double& p : probability) total += p = std::exp(p - largest);
     std::fill(out.begin(), out.end(), 0.0);
     for (uint64_t p = 0; p < args.n_positions; ++p)
-      for (uint64_t i = 0; i < args.head_dim; ++i) out[i] += probability[p] / total * value(p, i);
-    for (uint64_t i = 0; i < args.head_dim; ++i) args.out[g * args.q_stride + i] = static_cast<float>(out[i]);
+      for (uint64_t i = 0; i < args.value_dim; ++i) out[i] += probability[p] / total * value(p, i);
+    for (uint64_t i = 0; i < args.value_dim; ++i) args.out[g * args.out_stride + i] = static_cast<float>(out[i]);
   }
 }
 
@@ -88,7 +89,7 @@ void attend_f32__ref(const AttendArgs& args) noexcept {
   const auto* v = static_cast<const float*>(args.v);
   attend(
       args, [&](uint64_t p, uint64_t i) -> double { return k[p * args.head_dim + i]; },
-      [&](uint64_t p, uint64_t i) -> double { return v[p * args.head_dim + i]; });
+      [&](uint64_t p, uint64_t i) -> double { return v[p * args.v_stride + i]; });
 }
 
 void attend_f16__ref(const AttendArgs& args) noexcept {
@@ -96,7 +97,7 @@ void attend_f16__ref(const AttendArgs& args) noexcept {
   const auto* v = static_cast<const uint16_t*>(args.v);
   attend(
       args, [&](uint64_t p, uint64_t i) -> double { return f16_to_float(k[p * args.head_dim + i]); },
-      [&](uint64_t p, uint64_t i) -> double { return f16_to_float(v[p * args.head_dim + i]); });
+      [&](uint64_t p, uint64_t i) -> double { return f16_to_float(v[p * args.v_stride + i]); });
 }
 
 void attend_int8__ref(const AttendArgs& args) noexcept {
@@ -104,7 +105,7 @@ void attend_int8__ref(const AttendArgs& args) noexcept {
   const auto* v = static_cast<const int8_t*>(args.v);
   attend(
       args, [&](uint64_t p, uint64_t i) { return static_cast<double>(args.k_scale[p]) * k[p * args.head_dim + i]; },
-      [&](uint64_t p, uint64_t i) { return static_cast<double>(args.v_scale[p]) * v[p * args.head_dim + i]; });
+      [&](uint64_t p, uint64_t i) { return static_cast<double>(args.v_scale[p]) * v[p * args.v_stride + i]; });
 }
 
 void quantize_q8__ref(const QuantizeArgs& args) noexcept {
@@ -147,14 +148,30 @@ void rms_norm_f32__ref(const RmsNormArgs& args) noexcept {
   }
 }
 
-void swiglu_f32__ref(const SwigluArgs& args) noexcept {
+namespace {
+
+template <typename Function>
+void glu(const GluArgs& args, Function f) {
   for (uint64_t t = 0; t < args.n_tokens; ++t) {
     const float* gate = args.gate_up + 2 * t * args.width;
-    for (uint64_t i = 0; i < args.width; ++i) {
-      const double g = gate[i];
-      args.y[t * args.width + i] = static_cast<float>(g / (1 + std::exp(-g)) * gate[args.width + i]);
-    }
+    for (uint64_t i = 0; i < args.width; ++i)
+      args.y[t * args.width + i] = static_cast<float>(f(static_cast<double>(gate[i])) * gate[args.width + i]);
   }
+}
+
+}  // namespace
+
+void glu_silu__ref(const GluArgs& args) noexcept {
+  glu(args, [](double x) { return x / (1 + std::exp(-x)); });
+}
+
+void glu_gelu_tanh__ref(const GluArgs& args) noexcept {
+  // (1 + tanh(u)) / 2 = 1 / (1 + e^(-2 u)), which keeps its digits where u is far below 0.
+  glu(args, [](double x) { return x / (1 + std::exp(-2 * 0.79788456080286536 * (x + 0.044715 * x * x * x))); });
+}
+
+void glu_gelu__ref(const GluArgs& args) noexcept {
+  glu(args, [](double x) { return 0.5 * x * (1 + std::erf(x * 0.70710678118654752)); });
 }
 
 }  // namespace upg::kernels

@@ -3,6 +3,35 @@
 #include <cmath>
 
 namespace upg {
+namespace {
+
+// Norms `heads` heads that follow each other in each token's row of x [n_tokens, width].
+void norm_heads(OpContext& context, float* x, uint64_t n_tokens, uint64_t width, uint64_t heads,
+                const std::vector<float>& weight, float epsilon) {
+  const auto run = kernels::select(kernels::rms_norm_kernels(), "f32").run;
+  context.pool.split(n_tokens, 8, [&](uint64_t begin, uint64_t end, unsigned) {
+    for (uint64_t t = begin; t < end; ++t)
+      run({x + t * width, weight.data(), x + t * width, heads, weight.size(), epsilon});
+  });
+}
+
+}  // namespace
+
+void attend(OpContext& context, const SelfAttention& attention, const Rope& rope, float epsilon, uint64_t layer,
+            const float* x, uint64_t n_tokens, Activations activations, KvCache& cache, BlockMemory& memory,
+            float* out) {
+  const AttentionShape& s = attention.shape;
+  const uint64_t width = attention.qkv.rows();
+  memory.wide.resize(n_tokens * width);
+  memory.inner.resize(n_tokens * s.heads * s.head_dim);
+  float* qkv = memory.wide.data();
+  attention.qkv.apply(context, x, n_tokens, activations, qkv);
+  if (!attention.query_norm.empty()) norm_heads(context, qkv, n_tokens, width, s.heads, attention.query_norm, epsilon);
+  if (!attention.key_norm.empty())
+    norm_heads(context, qkv + s.heads * s.head_dim, n_tokens, width, s.kv_heads, attention.key_norm, epsilon);
+  causal_attention(context, s, rope, layer, qkv, n_tokens, cache, memory.inner.data());
+  attention.output.apply(context, memory.inner.data(), n_tokens, activations, out);
+}
 
 void causal_attention(OpContext& context, const AttentionShape& shape, const Rope& rope, uint64_t layer, float* qkv,
                       uint64_t n_tokens, KvCache& cache, float* out) {
@@ -11,6 +40,7 @@ void causal_attention(OpContext& context, const AttentionShape& shape, const Rop
   const uint64_t start = cache.length();
   const uint64_t group = shape.heads / shape.kv_heads;
 
+  cache.make_room(layer, n_tokens);
   context.pool.split(n_tokens, 1, [&](uint64_t begin, uint64_t end, unsigned worker) {
     float* angles = context.scratch(worker, rope.rotary_dim());  // of all heads of a token
     for (uint64_t t = begin; t < end; ++t) {
@@ -30,14 +60,15 @@ void causal_attention(OpContext& context, const AttentionShape& shape, const Rop
     const uint64_t head = item / n_tokens;
     const uint64_t t = n_tokens - 1 - item % n_tokens;  // long ones first, so that the last to finish is short
     const uint64_t end = start + t + 1;
-    const uint64_t first = shape.window != 0 && end > shape.window ? end - shape.window : 0;
+    const uint64_t first = cache.first_seen(layer, start + t);
     kernels::AttendArgs args{};
     args.q = qkv + t * width + head * group * d;
     args.out = out + t * shape.heads * d + head * group * d;
     args.scores = context.scratch(worker, group * (end - first));
     args.group = group;
-    args.q_stride = d;
-    args.scale = 1.0f / std::sqrt(static_cast<float>(d));
+    args.q_stride = args.out_stride = d;
+    args.scale = shape.scale != 0 ? shape.scale : 1.0f / std::sqrt(static_cast<float>(d));
+    args.softcap = shape.softcap;
     cache.attend(layer, head, first, end, args);
   });
 }

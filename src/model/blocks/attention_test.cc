@@ -59,7 +59,8 @@ std::vector<double> by_definition(const AttentionShape& s, const Rope& rope, std
 std::vector<float> in_passes(const Case& c, const Rope& rope, std::vector<float> qkv, unsigned threads) {
   const uint64_t width = (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_dim;
   OpContext context(threads);
-  KvCache cache({2, c.shape.kv_heads, c.shape.head_dim}, 32, find_kv_type("f16"));
+  const KvLayer layer{c.shape.kv_heads, c.shape.head_dim, c.shape.head_dim, c.shape.window};
+  KvCache cache({{layer, layer}}, 32, find_kv_type("f16"));
   std::vector<float> out(qkv.size() / width * c.shape.heads * c.shape.head_dim);
   uint64_t at = 0;
   for (uint64_t n : c.passes) {
@@ -80,7 +81,7 @@ TEST(CausalAttention, IsItsDefinitionWhateverTheShapeAndThePasses) {
   for (const Case& c : cases) {
     uint64_t n = 0;
     for (uint64_t pass : c.passes) n += pass;
-    const Rope rope(c.rotary_dim, 10000);
+    const Rope rope(plain_frequencies(c.rotary_dim, 10000));
     const std::vector<float> qkv =
         random_floats(n * (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_dim, 7 + static_cast<unsigned>(n));
     const std::vector<double> expected = by_definition(c.shape, rope, qkv, n);

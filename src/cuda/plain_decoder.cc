@@ -1,0 +1,71 @@
+#include "cuda/plain_decoder.h"
+
+#include "base/error.h"
+
+namespace upg::cuda {
+namespace {
+
+[[noreturn]] void refuse(const std::string& what) {
+  fail(ErrorCode::kUnsupported, "the cuda device does not run {} yet; choose --device cpu", what);
+}
+
+const Linear* only_part(const Projection& projection, const char* what) {
+  if (projection.parts().size() != 1) refuse(fmt::format("{} in separate matrices", what));
+  if (!projection.bias().empty()) refuse(fmt::format("{} with a bias", what));
+  return &projection.parts()[0];
+}
+
+bool same(const AttentionShape& a, const AttentionShape& b) {
+  return a.heads == b.heads && a.kv_heads == b.kv_heads && a.head_dim == b.head_dim && a.window == b.window;
+}
+
+PlainLayer plain_layer(const DecoderLayer& layer, PlainDecoder& d) {
+  const auto* attention = std::get_if<SelfAttention>(&layer.attention);
+  const auto* mlp = std::get_if<GatedMlp>(&layer.mlp);
+  if (!attention) refuse("latent attention");
+  if (!mlp) refuse("mixtures of experts");
+  if (mlp->activation != "silu") refuse(fmt::format("the activation {}", mlp->activation));
+  if (!layer.attention_post_norm.empty() || !layer.mlp_post_norm.empty()) refuse("norms after blocks");
+  if (!attention->query_norm.empty() || !attention->key_norm.empty()) refuse("norms of heads");
+  if (attention->shape.softcap != 0 || attention->shape.scale != 0) refuse("scaled or capped scores");
+  if (layer.rotary != 0) refuse("layers that rotate by other frequencies");
+  if (d.layers.empty()) {
+    d.attention = attention->shape;
+    d.intermediate = mlp->down.cols();
+  }
+  if (!same(d.attention, attention->shape) || d.intermediate != mlp->down.cols()) refuse("layers of several shapes");
+  return {&layer.attention_norm,
+          &layer.mlp_norm,
+          only_part(attention->qkv, "queries, keys and values"),
+          only_part(attention->output, "the output of attention"),
+          only_part(mlp->gate_up, "gate and up"),
+          only_part(mlp->down, "down")};
+}
+
+}  // namespace
+
+PlainDecoder plain_decoder(const Decoder& decoder) {
+  PlainDecoder d;
+  d.hidden = decoder.hidden;
+  d.vocab = decoder.vocab;
+  d.epsilon = decoder.epsilon;
+  d.rotary = &decoder.rotary.at(0);
+  d.embedding = &decoder.embedding;
+  d.norm = &decoder.norm;
+  d.head = only_part(decoder.head, "the head");
+  if (decoder.embedding_scale != 1 || decoder.logit_scale != 1 || decoder.logit_cap != 0)
+    refuse("scaled embeddings and capped logits");
+  if (d.rotary->rope.interleaved()) refuse("rotated neighbours");
+  for (const DecoderLayer& layer : decoder.layers) d.layers.push_back(plain_layer(layer, d));
+  const AttentionShape& a = d.attention;
+  if (a.head_dim % 8 != 0 || a.head_dim > 128)
+    fail(ErrorCode::kUnsupported, "head_dim is {}: the cuda device has heads of multiples of 8 up to 128", a.head_dim);
+  if (d.hidden % 4 != 0 || d.intermediate % 4 != 0)
+    fail(ErrorCode::kUnsupported, "hidden_size {} and intermediate_size {}: the cuda device has multiples of 4",
+         d.hidden, d.intermediate);
+  for (uint64_t n : {d.hidden, 2 * d.intermediate, d.vocab, a.heads * a.head_dim})
+    if (n > (uint64_t{1} << 30)) fail(ErrorCode::kUnsupported, "a width of {} is too large for the cuda device", n);
+  return d;
+}
+
+}  // namespace upg::cuda

@@ -1,0 +1,31 @@
+// The decoders that the kernels of this folder run: one kind of layer throughout.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/decoder.h"
+
+namespace upg::cuda {
+
+struct PlainLayer {
+  const std::vector<float>*attention_norm, *mlp_norm;
+  const Linear *qkv, *output, *gate_up, *down;
+};
+
+/// Views into a Decoder, which must outlive it.
+struct PlainDecoder {
+  uint64_t hidden = 0, intermediate = 0, vocab = 0;
+  AttentionShape attention;
+  const Rotary* rotary = nullptr;
+  float epsilon = 0;
+  const Linear* embedding = nullptr;
+  std::vector<PlainLayer> layers;
+  const std::vector<float>* norm = nullptr;
+  const Linear* head = nullptr;
+};
+
+/// Throws Error(kUnsupported) that names what the kernels cannot do.
+PlainDecoder plain_decoder(const Decoder& decoder);
+
+}  // namespace upg::cuda

@@ -1,0 +1,51 @@
+// Grok-1, in the layout of the checkpoint on the hub: norms around the blocks, multipliers of embedding, scores and
+// logits, capped scores, and two experts a token with the probabilities they have among all.
+#include "model/arch/common.h"
+
+namespace upg {
+
+Decoder load_grok1(const ConfigReader& json, Weights& weights) {
+  const Sizes s = read_sizes(json, true);
+  const auto multiplier = [&](const char* key, double otherwise) {
+    return static_cast<float>(json.number(key, 1e-6, 1e6, otherwise));
+  };
+  AttentionShape shape{s.heads, s.kv_heads, s.head_dim};
+  shape.scale = multiplier("attn_output_multiplier", 1);
+  shape.softcap = multiplier("max_attn_value", 30);
+  Routing routing;
+  routing.experts = json.integer("num_experts", 1, 1 << 16, 8);
+  routing.chosen = json.integer("num_experts_per_tok", 1, routing.experts, 2);
+  routing.normalize = false;
+  const Rotary rotary = make_rotary(json, {}, {s.head_dim, json.number("rope_theta", 1, 1e12, 1e4), s.max_context});
+
+  Decoder d = read_frame(weights, s, {.norm = "model.norm.scale"});
+  d.rotary = {rotary};
+  d.embedding_scale = multiplier("embedding_multiplier_scale", 1);
+  d.logit_scale = multiplier("output_multiplier_scale", 1);
+  for (uint64_t i = 0; i < s.layers; ++i) {
+    const std::string prefix = layer_prefix(i), moe = prefix + "moe_block.";
+    DecoderLayer& layer = d.layers.emplace_back();
+    layer.attention_norm = weights.vector(prefix + "pre_attn_norm.scale", s.hidden);
+    layer.attention_post_norm = weights.vector(prefix + "post_attn_norm.scale", s.hidden);
+    layer.mlp_norm = weights.vector(prefix + "pre_moe_norm.scale", s.hidden);
+    layer.mlp_post_norm = weights.vector(prefix + "post_moe_norm.scale", s.hidden);
+    SelfAttention attention = read_attention(weights, prefix + "attn.", s, {.to_stream = false});
+    attention.shape = shape;
+    layer.attention = std::move(attention);
+    Experts experts;
+    experts.routing = routing;
+    experts.router = read_projection(weights, moe + "gate", routing.experts, s.hidden, false);
+    for (uint64_t e = 0; e < routing.experts; ++e) {
+      const std::string name = moe + "experts." + std::to_string(e) + ".";
+      GatedMlp& mlp = experts.experts.emplace_back();
+      mlp.activation = "gelu";
+      mlp.gate_up =
+          read_projections(weights, name, {{"linear", s.intermediate}, {"linear_v", s.intermediate}}, s.hidden, false);
+      mlp.down = read_projection(weights, name + "linear_1", s.hidden, s.intermediate, false);
+    }
+    layer.mlp = std::move(experts);
+  }
+  return d;
+}
+
+}  // namespace upg
