@@ -1,4 +1,6 @@
 // Every family compresses with calibration and runs; experts are calibrated on the tokens that are sent to them.
+#include <random>
+#include <regex>
 #include <set>
 
 #include "model/test_util.h"
@@ -77,6 +79,52 @@ TEST_P(EachFamily, CompressesWithCalibrationAndRuns) {
     }
     EXPECT_GT(dot / std::sqrt(a * b), bits < 7 ? 0.5 : 0.95) << bits;
   }
+}
+
+// A random checkpoint of the golden's configuration with all widths times `factor`: a model as small as a golden is
+// mostly row scales. Shapes are those that loading it asks for.
+EditableCheckpoint widened(const std::string& golden, uint64_t factor, const std::string& dir) {
+  EditableCheckpoint checkpoint(golden_model(golden));
+  for (const char* field : {"hidden_size", "intermediate_size", "moe_intermediate_size", "num_attention_heads",
+                            "num_key_value_heads", "shared_expert_intermediate_size", "kv_lora_rank", "q_lora_rank"})
+    if (checkpoint.config.contains(field) && checkpoint.config[field].is_number())
+      checkpoint.config[field] = checkpoint.config[field].get<uint64_t>() * factor;
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  static const std::regex asked("tensor (\\S+) has shape .* asks for \\[([0-9]+)(?:, ([0-9]+))?\\]");
+  for (;;) {
+    const auto message = error_of([&] {
+      Weights weights(checkpoint.write(dir));
+      load_model(weights);
+    });
+    std::filesystem::remove_all(dir);
+    if (!message) return checkpoint;
+    std::smatch match;
+    if (!std::regex_search(*message, match, asked)) throw std::runtime_error(*message);
+    OwnedTensor& tensor = checkpoint.at(match[1]);
+    tensor.shape = {std::stoull(match[2])};
+    if (match[3].matched) tensor.shape.push_back(std::stoull(match[3]));
+    uint64_t elements = 1;
+    for (uint64_t dim : tensor.shape) elements *= dim;
+    tensor.data.resize(elements * dtype_info(tensor.dtype).bytes);
+    const float scale = 1 / std::sqrt(static_cast<float>(tensor.shape.back()));
+    for (uint64_t i = 0; i < elements; ++i)
+      tensor.set(i, tensor.shape.size() == 1 ? 1 + 0.1f * normal(random) : scale * normal(random));
+  }
+}
+
+TEST_P(EachFamily, CompressesTenToOneAndRuns) {
+  const std::string dir = widened(GetParam(), 5, path("wide")).write(path("wide"));
+  CompressOptions o;
+  o.threads = 2;
+  o.calibrate = "none";
+  const ModelReport report = compress(dir, path("out.upg"), o).model;
+  EXPECT_GE(report.ratio_fp32, 10.0);
+  verify(path("out.upg"));
+  const Golden golden(golden_model(GetParam()));
+  Runner runner(path("out.upg"), 2, "int8", golden.ids.size() + 8);
+  EXPECT_EQ(runner.greedy(golden.ids, 8).size(), 8u);
+  for (float x : runner.feed_whole(golden.ids)) ASSERT_TRUE(std::isfinite(x));
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, EachFamily, ::testing::ValuesIn(one_of_each()),
