@@ -3,8 +3,7 @@
 transformers takes the short factors for a sequence of up to original_max_position_embeddings tokens and the long ones,
 for all of its positions, above that; attention_factor is the same for both. When a continuation gets longer than that,
 its generate() drops the cache and computes the whole sequence again with the long factors. "_short" goldens stay below
-in prompt and continuation, "_long" ones are above from the prompt on; "_crossing" gets there in the continuation, and
-each of its tokens is the likeliest after the whole sequence so far under the factors of that length.
+in prompt and continuation, "_long" ones are above from the prompt on.
 """
 from .row import Row
 
@@ -31,7 +30,6 @@ PHI_4_MINI = PHI3 | dict(
 ROWS = {
     "phi_3_5_short_bf16": Row(301, "bf16", PHI_3_5, prompt=18),
     "phi_3_5_long_bf16": Row(302, "bf16", PHI_3_5, prompt=40),
-    "phi_3_5_crossing_f16": Row(303, "f16", PHI_3_5, prompt=27, recompute=True),
     "phi_4_mini_short_bf16": Row(311, "bf16", PHI_4_MINI, prompt=11),
     "phi_4_mini_long_f32": Row(312, "f32", PHI_4_MINI | dict(
         num_hidden_layers=2, intermediate_size=60, vocab_size=127), prompt=36),

@@ -29,8 +29,6 @@ class Row:
     prompt: int = 40
     # pattern of a tensor's name: factor on its usual size
     gains: dict = dataclasses.field(default_factory=dict)
-    # Compute the continuation without a cache: every step runs the whole sequence.
-    recompute: bool = False
     # Tokens below are not in the prompt.
     first_token: int = 3
 
@@ -125,17 +123,10 @@ class TransformersModel:
         return out
 
 
-def recomputed_greedy(model, ids, n):
-    ids = list(ids)
-    for _ in range(n):
-        ids.append(int(model.logits(ids)[-1].argmax()))
-    return ids[-n:]
-
-
 def flaw(model, row, prompt, generator):
     """(why this prompt will not do or None, logits of the prompt, continuation, least margin, effect of noise)"""
     logits = model.logits(prompt)
-    greedy = (recomputed_greedy(model, prompt, GREEDY_TOKENS) if row.recompute else model.greedy(prompt, GREEDY_TOKENS))
+    greedy = model.greedy(prompt, GREEDY_TOKENS)
     if len(set(greedy)) < 5:
         return "continuation stands still", logits, greedy, 0, 0
     sequence = [*prompt, *greedy[:-1]]
@@ -144,8 +135,7 @@ def flaw(model, row, prompt, generator):
     effect /= float(whole.abs().max())
     if effect > LARGEST_EFFECT:
         return f"noise changes {effect:.4f} of the logits", logits, greedy, 0, effect
-    steps = (torch.stack([model.logits([*prompt, *greedy[:i]])[-1] for i in range(GREEDY_TOKENS)])
-             if row.recompute else whole[len(prompt) - 1:])
+    steps = whole[len(prompt) - 1:]
     if steps.argmax(-1).tolist() != greedy:
         return "the cache changes the continuation", logits, greedy, 0, effect
     top = steps.topk(2).values
