@@ -1,4 +1,4 @@
-"""Dense models of the Llama kind: Llama, Mistral, Qwen2, Qwen3."""
+"""Dense models of the Llama kind: Llama, Mistral, Qwen2, Qwen3, SmolLM3."""
 from .row import Row
 
 LLAMA = dict(
@@ -66,4 +66,11 @@ ROWS = {
     "qwen3_f32": Row(132, "f32", QWEN3 | dict(
         head_dim=10, hidden_size=48, intermediate_size=72, max_window_layers=2, num_attention_heads=4,
         num_hidden_layers=2, num_key_value_heads=2, tie_word_embeddings=False)),
+    "smollm3_bf16": Row(141, "bf16", dict(
+        architectures=["SmolLM3ForCausalLM"], attention_bias=False, attention_dropout=0.0, bos_token_id=1,
+        eos_token_id=2, hidden_act="silu", hidden_size=60, initializer_range=0.02, intermediate_size=84,
+        max_position_embeddings=65536, mlp_bias=False, model_type="smollm3", no_rope_layer_interval=4,
+        no_rope_layers=[1, 1, 1, 0, 1], num_attention_heads=6, num_hidden_layers=5, num_key_value_heads=2, pad_token_id=2,
+        rms_norm_eps=1e-6, rope_scaling=None, rope_theta=5000000.0, sliding_window=None, use_cache=True,
+        use_sliding_window=False, vocab_size=211, tie_word_embeddings=True)),
 }
