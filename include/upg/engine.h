@@ -48,7 +48,9 @@ struct GenerateOptions {
   SamplingOptions sampling;
   uint64_t max_tokens = UINT64_MAX;  // the context ends generation in any case
   std::vector<std::string> stop;     // text that ends generation and is not emitted
-  bool ignore_eos = false;
+  std::vector<int32_t> end_tokens;   // end it as those of the model do
+  bool ignore_eos = false;           // go on past end tokens, of either kind
+  Progress progress{};               // of the prompt, in tokens; each call comes after about a second of work
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };  // an end token or stop string; a limit; the callback
@@ -112,6 +114,8 @@ class Session {
 
   uint64_t context() const;  // positions it can hold
   uint64_t length() const;   // positions it holds
+  /// The tokens at these positions, valid until the next call.
+  std::span<const int32_t> tokens() const;
 
   /// Appends tokens. Returns the logits [vocab_size] after the last one, valid until the next
   /// call. Throws Error(kInvalidArgument) for an unknown id, no tokens, or more than the context has room for.
@@ -121,8 +125,9 @@ class Session {
   void feed_all(std::span<const int32_t> tokens, uint64_t first,
                 const std::function<void(uint64_t token, std::span<const float> logits)>& row);
 
-  /// Feeds `prompt` and generates. `emit` gets text as it becomes certain: whole characters, never part of a stop
-  /// string; returning false ends the generation.
+  /// Feeds `prompt` and generates; penalties count what the session held before as part of the prompt. `emit` gets text
+  /// as it becomes certain: whole characters, never part of a stop string; returning false ends the generation. Throws
+  /// Error(kCancelled) where options.progress asks for it: the session then holds the part of the prompt that was read.
   GenerateResult generate(std::span<const int32_t> prompt, const GenerateOptions& options,
                           const std::function<bool(std::string_view text)>& emit = {});
 
