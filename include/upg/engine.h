@@ -22,10 +22,11 @@
 namespace upg {
 
 struct EngineOptions {
-  unsigned threads = 0;        // 0: one for each physical core the process may use
-  Progress progress{};         // of reading a file that is not in memory yet, and of copying it to a device
-  std::string device = "cpu";  // "cpu" or "cuda"
-  std::string fusion{};        // cuda: "none", "graph", "layer" or "token"; empty: the fastest
+  unsigned threads = 0;         // 0: one for each physical core the process may use
+  Progress progress{};          // of reading a file that is not in memory yet, and of copying it to a device
+  std::string device = "cpu";   // "cpu" or "cuda"
+  std::string fusion{};         // cuda: "none", "graph", "layer" or "token"; empty: the fastest
+  std::string chat_template{};  // Jinja, in place of the model's own
 };
 
 /// What EngineOptions::fusion may be on a device, the fastest last; empty where there is no choice.
@@ -88,6 +89,8 @@ class Engine {
 
   /// What the model's generation_config.json asks for; greedy where it says do_sample is false.
   SamplingOptions default_sampling() const;
+  /// Throws Error(kInvalidArgument) naming the option that is out of range, as Session::generate does.
+  void check_sampling(const SamplingOptions& options) const;
   /// Tokens that end a generation.
   const std::vector<int32_t>& end_tokens() const;
 

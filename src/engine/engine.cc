@@ -8,6 +8,7 @@
 #include "format/json.h"
 #include "kernels/kernel.h"
 #include "model/arch_table.h"
+#include "text/sampler.h"
 
 namespace upg {
 namespace {
@@ -80,6 +81,7 @@ Engine::~Engine() = default;
 
 const ModelInfo& Engine::info() const { return impl_->info; }
 SamplingOptions Engine::default_sampling() const { return impl_->sampling; }
+void Engine::check_sampling(const SamplingOptions& options) const { Sampler(options, info().vocab_size); }
 const std::vector<int32_t>& Engine::end_tokens() const { return impl_->end_tokens; }
 
 std::vector<int32_t> Engine::tokenize(std::string_view text, bool parse_special) const {
