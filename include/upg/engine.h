@@ -54,6 +54,12 @@ struct GenerateOptions {
   Progress progress{};               // of the prompt, in tokens; each call comes after about a second of work
 };
 
+struct ChatOptions {
+  bool add_generation_prompt = true;  // end with the opening of the model's turn
+  std::string tools{};                // a JSON array of tool definitions, or empty
+  std::string variables{};            // a JSON object of further template variables, or empty
+};
+
 enum class FinishReason { kStop, kLength, kCancelled };  // an end token or stop string; a limit; the callback
 
 struct GenerateResult {
@@ -83,9 +89,17 @@ class Engine {
 
   const ModelInfo& info() const;
 
-  /// Token ids of `text`; markup such as <|im_end|> becomes special tokens only if `parse_special`.
-  std::vector<int32_t> tokenize(std::string_view text, bool parse_special = true) const;
+  /// Token ids of `text`; markup such as <|im_end|> becomes special tokens only if `parse_special`. `add_special` puts
+  /// around it what the tokenizer puts around every text, such as a BOS; what render_chat() gives brings its own.
+  std::vector<int32_t> tokenize(std::string_view text, bool parse_special = true, bool add_special = true) const;
   std::string detokenize(std::span<const int32_t> tokens) const;
+
+  /// Whether the model says how a conversation is written.
+  bool has_chat_template() const;
+  /// The prompt for a conversation. `messages`: a JSON array of {"role", "content", ...} as the chat API of OpenAI has
+  /// them. Tokenize the result without `add_special`. Throws Error(kNotFound) where the model has no template,
+  /// Error(kInvalidArgument) for JSON that is not valid and for what the template refuses.
+  std::string render_chat(std::string_view messages, const ChatOptions& options = {}) const;
 
   /// What the model's generation_config.json asks for; greedy where it says do_sample is false.
   SamplingOptions default_sampling() const;
