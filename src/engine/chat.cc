@@ -149,8 +149,9 @@ struct Chat::Impl {
         const std::string text = engine->render_chat(to_value(probe).dump(), {.add_generation_prompt = false});
         const size_t at = text.rfind(kAnswer);
         return at == std::string::npos ? "" : text.substr(at + kAnswer.size());
-      } catch (const Error&) {  // a template may refuse what nobody has asked for
-        return "";
+      } catch (const Error& error) {
+        if (error.code() != ErrorCode::kInvalidArgument) throw;
+        return "";  // a template may refuse what nobody has asked for
       }
     };
     if (take_end(behind_answer())) return;

@@ -65,7 +65,10 @@ Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
   read_end_tokens(texts.generation_config, path + ": generation_config.json", info.vocab_size, end_tokens);
   if (end_tokens.empty()) read_end_tokens(texts.config, path + ": config.json", info.vocab_size, end_tokens);
   if (!texts.tokenizer.empty()) tokenizer = Tokenizer::from_json(texts.tokenizer, path + ": tokenizer.json");
-  chat_template = ChatTemplate::from_texts(texts, path);
+  ModelTexts chat;
+  chat.tokenizer_config = texts.tokenizer_config;
+  chat.chat_template = options.chat_template.empty() ? texts.chat_template : options.chat_template;
+  chat_template = ChatTemplate::from_texts(chat, path);
 }
 
 const Tokenizer& Engine::Impl::require_tokenizer() const {
