@@ -6,7 +6,7 @@
 
 namespace upg::cli {
 
-std::atomic<bool> interrupted{false};
+std::atomic<bool> interrupted{false}, terminated{false};
 
 void catch_interrupts() {
   struct sigaction action {};
@@ -14,6 +14,16 @@ void catch_interrupts() {
   action.sa_flags = SA_RESETHAND;  // the second one takes the default course
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+}
+
+void survive_interrupts() {
+  struct sigaction action {};
+  action.sa_flags = SA_RESTART;  // an answer is being written
+  action.sa_handler = [](int) { interrupted = true; };
+  sigaction(SIGINT, &action, nullptr);
+  action.sa_handler = [](int) { interrupted = terminated = true; };
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGHUP, &action, nullptr);
 }
 
 Progress ProgressBar::callback() {

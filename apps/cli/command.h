@@ -26,6 +26,7 @@ void add_inspect(CLI::App& command);
 void add_verify(CLI::App& command);
 void add_decompress(CLI::App& command);
 void add_run(CLI::App& command);
+void add_chat(CLI::App& command);
 void add_eval(CLI::App& command);
 void add_bench(CLI::App& command);
 void add_kernels(CLI::App& command);
@@ -33,6 +34,10 @@ void add_kernels(CLI::App& command);
 /// Set by the first Ctrl-C; a second one ends the process at once.
 extern std::atomic<bool> interrupted;
 void catch_interrupts();
+
+/// For a program that goes on: from now on no Ctrl-C ends the process. SIGTERM and SIGHUP set `terminated` as well.
+extern std::atomic<bool> terminated;
+void survive_interrupts();
 
 /// A bar with the time left on stderr, for work that takes over two seconds, where stderr is a terminal. Asks the work
 /// to stop when interrupted.

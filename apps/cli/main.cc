@@ -12,7 +12,8 @@ constexpr Command kCommands[] = {
     {"inspect", "Show what a model is made of: tensors, codecs, bits, errors", add_inspect},
     {"verify", "Check a UPG file: structure and checksums", add_verify},
     {"decompress", "Turn a UPG file back into a dense checkpoint", add_decompress},
-    {"run", "Generate text", add_run},
+    {"run", "Continue a text", add_run},
+    {"chat", "Talk with a model", add_chat},
     {"eval", "Measure perplexity, divergence from a reference, or accuracy on a task", add_eval},
     {"bench", "Measure speed, against how fast this machine reads memory", add_bench},
     {"kernels", "List the kernels of this build and which this machine uses", add_kernels},
@@ -30,6 +31,7 @@ int run(int argc, char** argv) {
       "Examples:\n"
       "  upg compress models/demo -o demo.upg\n"
       "  upg run demo.upg -p \"Once upon a time\"\n"
+      "  upg chat demo.upg\n"
       "  upg eval demo.upg --text wiki.test.raw --reference models/demo\n"
       "`upg COMMAND --help` has the options of each.");
   for (const Command& command : commands()) {

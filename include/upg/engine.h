@@ -22,10 +22,11 @@
 namespace upg {
 
 struct EngineOptions {
-  unsigned threads = 0;        // 0: one for each physical core the process may use
-  Progress progress{};         // of reading a file that is not in memory yet, and of copying it to a device
-  std::string device = "cpu";  // "cpu" or "cuda"
-  std::string fusion{};        // cuda: "none", "graph", "layer" or "token"; empty: the fastest
+  unsigned threads = 0;         // 0: one for each physical core the process may use
+  Progress progress{};          // of reading a file that is not in memory yet, and of copying it to a device
+  std::string device = "cpu";   // "cpu" or "cuda"
+  std::string fusion{};         // cuda: "none", "graph", "layer" or "token"; empty: the fastest
+  std::string chat_template{};  // Jinja, in place of the model's own
 };
 
 /// What EngineOptions::fusion may be on a device, the fastest last; empty where there is no choice.
@@ -48,7 +49,15 @@ struct GenerateOptions {
   SamplingOptions sampling;
   uint64_t max_tokens = UINT64_MAX;  // the context ends generation in any case
   std::vector<std::string> stop;     // text that ends generation and is not emitted
-  bool ignore_eos = false;
+  std::vector<int32_t> end_tokens;   // end it as those of the model do
+  bool ignore_eos = false;           // go on past end tokens, of either kind
+  Progress progress{};               // of the prompt, in tokens; each call comes after about a second of work
+};
+
+struct ChatOptions {
+  bool add_generation_prompt = true;  // end with the opening of the model's turn
+  std::string tools{};                // a JSON array of tool definitions, or empty
+  std::string variables{};            // a JSON object of further template variables, or empty
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };  // an end token or stop string; a limit; the callback
@@ -80,12 +89,22 @@ class Engine {
 
   const ModelInfo& info() const;
 
-  /// Token ids of `text`; markup such as <|im_end|> becomes special tokens only if `parse_special`.
-  std::vector<int32_t> tokenize(std::string_view text, bool parse_special = true) const;
+  /// Token ids of `text`; markup such as <|im_end|> becomes special tokens only if `parse_special`. `add_special` puts
+  /// around it what the tokenizer puts around every text, such as a BOS; what render_chat() gives brings its own.
+  std::vector<int32_t> tokenize(std::string_view text, bool parse_special = true, bool add_special = true) const;
   std::string detokenize(std::span<const int32_t> tokens) const;
+
+  /// Whether the model says how a conversation is written.
+  bool has_chat_template() const;
+  /// The prompt for a conversation. `messages`: a JSON array of {"role", "content", ...} as the chat API of OpenAI has
+  /// them. Tokenize the result without `add_special`. Throws Error(kNotFound) where the model has no template,
+  /// Error(kInvalidArgument) for JSON that is not valid and for what the template refuses.
+  std::string render_chat(std::string_view messages, const ChatOptions& options = {}) const;
 
   /// What the model's generation_config.json asks for; greedy where it says do_sample is false.
   SamplingOptions default_sampling() const;
+  /// Throws Error(kInvalidArgument) naming the option that is out of range, as Session::generate does.
+  void check_sampling(const SamplingOptions& options) const;
   /// Tokens that end a generation.
   const std::vector<int32_t>& end_tokens() const;
 
@@ -112,6 +131,8 @@ class Session {
 
   uint64_t context() const;  // positions it can hold
   uint64_t length() const;   // positions it holds
+  /// The tokens at these positions, valid until the next call.
+  std::span<const int32_t> tokens() const;
 
   /// Appends tokens. Returns the logits [vocab_size] after the last one, valid until the next
   /// call. Throws Error(kInvalidArgument) for an unknown id, no tokens, or more than the context has room for.
@@ -121,8 +142,9 @@ class Session {
   void feed_all(std::span<const int32_t> tokens, uint64_t first,
                 const std::function<void(uint64_t token, std::span<const float> logits)>& row);
 
-  /// Feeds `prompt` and generates. `emit` gets text as it becomes certain: whole characters, never part of a stop
-  /// string; returning false ends the generation.
+  /// Feeds `prompt` and generates; penalties count what the session held before as part of the prompt. `emit` gets text
+  /// as it becomes certain: whole characters, never part of a stop string; returning false ends the generation. Throws
+  /// Error(kCancelled) where options.progress asks for it: the session then holds the part of the prompt that was read.
   GenerateResult generate(std::span<const int32_t> prompt, const GenerateOptions& options,
                           const std::function<bool(std::string_view text)>& emit = {});
 

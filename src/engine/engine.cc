@@ -8,6 +8,7 @@
 #include "format/json.h"
 #include "kernels/kernel.h"
 #include "model/arch_table.h"
+#include "text/sampler.h"
 
 namespace upg {
 namespace {
@@ -64,6 +65,10 @@ Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
   read_end_tokens(texts.generation_config, path + ": generation_config.json", info.vocab_size, end_tokens);
   if (end_tokens.empty()) read_end_tokens(texts.config, path + ": config.json", info.vocab_size, end_tokens);
   if (!texts.tokenizer.empty()) tokenizer = Tokenizer::from_json(texts.tokenizer, path + ": tokenizer.json");
+  ModelTexts chat;
+  chat.tokenizer_config = texts.tokenizer_config;
+  chat.chat_template = options.chat_template.empty() ? texts.chat_template : options.chat_template;
+  chat_template = ChatTemplate::from_texts(chat, path);
 }
 
 const Tokenizer& Engine::Impl::require_tokenizer() const {
@@ -80,14 +85,27 @@ Engine::~Engine() = default;
 
 const ModelInfo& Engine::info() const { return impl_->info; }
 SamplingOptions Engine::default_sampling() const { return impl_->sampling; }
+void Engine::check_sampling(const SamplingOptions& options) const { Sampler(options, info().vocab_size); }
 const std::vector<int32_t>& Engine::end_tokens() const { return impl_->end_tokens; }
 
-std::vector<int32_t> Engine::tokenize(std::string_view text, bool parse_special) const {
-  return impl_->require_tokenizer().encode(text, /*add_special_tokens=*/true, parse_special);
+std::vector<int32_t> Engine::tokenize(std::string_view text, bool parse_special, bool add_special) const {
+  return impl_->require_tokenizer().encode(text, add_special, parse_special);
 }
 
 std::string Engine::detokenize(std::span<const int32_t> tokens) const {
   return impl_->require_tokenizer().decode(tokens);
+}
+
+bool Engine::has_chat_template() const { return impl_->chat_template != nullptr; }
+
+std::string Engine::render_chat(std::string_view messages, const ChatOptions& options) const {
+  if (!has_chat_template())
+    fail(ErrorCode::kNotFound, "{}: has no chat template, so it is no chat model; give it a plain prompt",
+         impl_->weights.path());
+  return impl_->chat_template->render({.messages = messages,
+                                       .tools = options.tools,
+                                       .variables = options.variables,
+                                       .add_generation_prompt = options.add_generation_prompt});
 }
 
 }  // namespace upg

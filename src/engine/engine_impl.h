@@ -9,6 +9,7 @@
 #include "model/timeline.h"
 #include "model/weights.h"
 #include "ops/linear.h"
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
 #include "upg/engine.h"
 
@@ -22,7 +23,8 @@ struct Engine::Impl {
   OpContext context;
   std::unique_ptr<Model> model;
   std::unique_ptr<Device> device;
-  std::unique_ptr<Tokenizer> tokenizer;  // nullptr where the model has none
+  std::unique_ptr<Tokenizer> tokenizer;         // nullptr where the model has none
+  std::unique_ptr<ChatTemplate> chat_template;  // the same
   ModelInfo info;
   SamplingOptions sampling;
   std::vector<int32_t> end_tokens;

@@ -11,6 +11,7 @@
 namespace upg {
 namespace {
 
+constexpr uint64_t kFirstPiece = 128;       // tokens of a prompt before the first report of progress
 constexpr uint64_t kDefaultContext = 4096;  // unless asked: a cache for the full context of a large model is gigabytes
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -48,11 +49,31 @@ struct Session::Impl {
   void forward(std::span<const int32_t> tokens, LogitsRange range) {
     logits.resize((range.end - range.begin) * engine->info().vocab_size);
     timeline->forward(tokens, range, logits.data());
+    held.insert(held.end(), tokens.begin(), tokens.end());
+  }
+
+  // Feeds tokens in pieces that take about a second. Throws Error(kCancelled).
+  void feed(std::span<const int32_t> tokens, const Progress& progress) {
+    check(tokens);
+    uint64_t piece = progress ? std::min(kFirstPiece, timeline->chunk()) : timeline->chunk();
+    for (uint64_t at = 0; at < tokens.size();) {
+      const auto start = std::chrono::steady_clock::now();
+      const uint64_t n = std::min<uint64_t>(piece, tokens.size() - at);
+      const bool last = at + n == tokens.size();
+      forward(tokens.subspan(at, n), last ? LogitsRange{n - 1, n} : LogitsRange{});
+      at += n;
+      if (!progress) continue;
+      if (!progress("prompt", at, tokens.size())) fail(ErrorCode::kCancelled, "cancelled while the prompt was read");
+      const double pieces = 1 / std::max(seconds_since(start), 1e-3);  // in a second
+      piece = std::clamp(static_cast<uint64_t>(static_cast<double>(n) * pieces),
+                         std::min(kFirstPiece, timeline->chunk()), timeline->chunk());
+    }
   }
 
   std::shared_ptr<Engine> engine;
   std::unique_ptr<Timeline> timeline;
   std::vector<float> logits;
+  std::vector<int32_t> held;  // the timeline's tokens
 };
 
 Session::Session(std::shared_ptr<Engine> engine, const SessionOptions& options)
@@ -62,22 +83,18 @@ Session::Session(Session&&) noexcept = default;
 
 uint64_t Session::context() const { return impl_->timeline->capacity(); }
 uint64_t Session::length() const { return impl_->timeline->length(); }
+std::span<const int32_t> Session::tokens() const { return impl_->held; }
 
 uint64_t Session::rewind(uint64_t length) {
   if (length > impl_->timeline->length())
     fail(ErrorCode::kInvalidArgument, "cannot rewind to position {}: the session holds {}", length,
          impl_->timeline->length());
-  return impl_->timeline->set_length(length);
+  impl_->held.resize(impl_->timeline->set_length(length));
+  return impl_->held.size();
 }
 
 std::span<const float> Session::feed(std::span<const int32_t> tokens) {
-  impl_->check(tokens);
-  const uint64_t chunk = impl_->timeline->chunk();
-  for (uint64_t at = 0; at < tokens.size(); at += chunk) {
-    const uint64_t n = std::min<uint64_t>(chunk, tokens.size() - at);
-    const bool last = at + n == tokens.size();
-    impl_->forward(tokens.subspan(at, n), last ? LogitsRange{n - 1, n} : LogitsRange{});
-  }
+  impl_->feed(tokens, {});
   return impl_->logits;
 }
 
@@ -105,9 +122,10 @@ GenerateResult Session::generate(std::span<const int32_t> prompt, const Generate
   result.prompt_tokens = prompt.size();
 
   auto start = std::chrono::steady_clock::now();
-  std::span<const float> logits = feed(prompt);
+  impl_->feed(prompt, options.progress);
+  std::span<const float> logits = impl_->logits;
   result.prompt_seconds = seconds_since(start);
-  for (int32_t token : prompt) sampler.saw(token);
+  for (int32_t token : impl_->held) sampler.saw(token);
 
   start = std::chrono::steady_clock::now();
   auto deliver = [&](std::string text) {  // false: stop
@@ -119,7 +137,8 @@ GenerateResult Session::generate(std::span<const int32_t> prompt, const Generate
     if (stops.stopped()) result.finish = FinishReason::kStop;
     return !stops.stopped();
   };
-  const std::vector<int32_t>& ends = engine.end_tokens();
+  std::vector<int32_t> ends = engine.end_tokens();
+  ends.insert(ends.end(), options.end_tokens.begin(), options.end_tokens.end());
   bool running = true;
   std::optional<int32_t> likeliest;  // where the device has chosen
   while (running && result.tokens.size() < options.max_tokens) {
@@ -133,6 +152,7 @@ GenerateResult Session::generate(std::span<const int32_t> prompt, const Generate
     if (!running || result.tokens.size() == options.max_tokens || length() == context()) break;
     if (sampler.takes_the_likeliest()) {
       likeliest = impl_->timeline->forward_greedy(token);
+      impl_->held.push_back(token);
     } else {
       logits = feed(std::span(&token, 1));
     }

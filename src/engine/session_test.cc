@@ -231,6 +231,63 @@ TEST(Session, AnEndTokenEndsTheTextUnlessIgnored) {
   EXPECT_EQ(result.finish, FinishReason::kLength);
 }
 
+TEST(Session, MoreEndTokensCanBeNamed) {
+  GenerateOptions options = greedy(5);
+  options.sampling.logit_bias = {{7, 1000.0f}};
+  options.end_tokens = {6, 7};
+  const std::vector<int32_t> prompt = {427};
+  EXPECT_EQ(Session(demo()).generate(prompt, options).tokens, std::vector<int32_t>(5, 7))
+      << "ignore_eos counts for all";
+  options.ignore_eos = false;
+  const GenerateResult result = Session(demo()).generate(prompt, options);
+  EXPECT_TRUE(result.tokens.empty());
+  EXPECT_EQ(result.finish, FinishReason::kStop);
+}
+
+TEST(Session, ItKnowsItsTokens) {
+  Session session(demo());
+  EXPECT_TRUE(session.tokens().empty());
+  const std::vector<int32_t> start = {427, 1574};
+  session.feed(start);
+  const GenerateResult result = session.generate(std::vector<int32_t>{279}, greedy(3));
+  std::vector<int32_t> expected = {427, 1574, 279};
+  expected.insert(expected.end(), result.tokens.begin(), result.tokens.end() - 1);  // the last is not fed back
+  EXPECT_THAT(session.tokens(), ::testing::ElementsAreArray(expected));
+  session.rewind(2);
+  EXPECT_THAT(session.tokens(), ::testing::ElementsAreArray(start));
+}
+
+TEST(Session, PenaltiesCountWhatWasFedBefore) {
+  GenerateOptions options = greedy(20);
+  options.sampling.repetition_penalty = 1.5f;
+  const std::vector<int32_t> prompt = {427, 1574, 279, 264, 953, 2417};
+  const std::vector<int32_t> whole = Session(demo()).generate(prompt, options).tokens;
+  Session session(demo());
+  session.feed(std::span(prompt).first(4));
+  EXPECT_EQ(session.generate(std::span(prompt).subspan(4), options).tokens, whole);
+}
+
+TEST(Session, ReadingAPromptReportsProgressAndCanBeCancelled) {
+  Session session(demo());
+  const std::vector<int32_t> prompt(400, 427);
+  GenerateOptions options = greedy(4);
+  std::vector<uint64_t> seen;
+  options.progress = [&](std::string_view stage, uint64_t done, uint64_t total) {
+    EXPECT_EQ(stage, "prompt");
+    EXPECT_EQ(total, 400u);
+    seen.push_back(done);
+    return true;
+  };
+  const std::vector<int32_t> whole = session.generate(prompt, options).tokens;
+  EXPECT_EQ(seen.front(), 128u);
+  EXPECT_EQ(seen.back(), 400u);
+  EXPECT_EQ(Session(demo()).generate(prompt, greedy(4)).tokens, whole);
+  session.rewind(0);
+  options.progress = [](std::string_view, uint64_t, uint64_t) { return false; };
+  EXPECT_THAT(refusal([&] { session.generate(prompt, options); }, ErrorCode::kCancelled), HasSubstr("cancelled"));
+  EXPECT_EQ(session.length(), 128u);
+}
+
 TEST(Session, TheCallbackCanStopIt) {
   int calls = 0;
   const GenerateResult result =

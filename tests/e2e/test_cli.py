@@ -13,52 +13,15 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-import unittest
 import xml.etree.ElementTree
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-UPG = pathlib.Path(os.environ.get("UPG", ROOT / "build/release/upg")).resolve()
-DEMO = ROOT / "models/demo"
-SMALL = ROOT / "tests/data/models/one_kv_head_bf16"
-COMMANDS = ["compress", "inspect", "verify", "decompress", "run", "eval", "bench", "kernels"]
+from cli import DEMO, ROOT, SMALL, UPG, CliTest, main
+
+COMMANDS = ["compress", "inspect", "verify", "decompress", "run", "chat", "eval", "bench", "kernels"]
 TEXT = ("The history of the city begins with a small settlement on the river. In the year 1200 it was given the right "
         "to hold a market, and by the end of the century a wall had been built around it.\n") * 3
-
-
-def upg(*args, env=None, binary=False, stdin=subprocess.DEVNULL):
-    return subprocess.run([UPG, *map(str, args)], capture_output=True, text=not binary, timeout=600, stdin=stdin,
-                          env={**os.environ, **(env or {})})
-
-
-class CliTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.tmp = pathlib.Path(tempfile.mkdtemp(prefix="upg_cli_"))
-        cls.addClassCleanup(shutil.rmtree, cls.tmp)
-        cls.demo = cls.tmp / "demo.upg"
-        cls.small = cls.tmp / "small.upg"
-        for model, target, args in ((DEMO, cls.demo, ["--codec", "trellis3"]), (SMALL, cls.small, ["--codec", "trellis2"])):
-            done = upg("compress", model, "-o", target, "--calibrate", "none", *args)
-            if done.returncode != 0:
-                raise AssertionError(done.stderr)
-
-    def ok(self, *args, **kwargs):
-        done = upg(*args, **kwargs)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done
-
-    def refused(self, *args, status=1, says="", **kwargs):
-        """The command fails with one clean line on stderr that has `says`, and prints nothing to stdout."""
-        done = upg(*args, **kwargs)
-        self.assertEqual(done.returncode, status, f"{args}: {done.stdout}{done.stderr}")
-        self.assertIn(says, done.stderr)
-        self.assertEqual(done.stdout, "")
-        if status == 1:
-            self.assertRegex(done.stderr, r"\Aupg: [^\n]+\n\Z")
-        return done.stderr
 
 
 class Commands(CliTest):
@@ -437,6 +400,4 @@ class Interrupts(CliTest):
 
 
 if __name__ == "__main__":
-    if not UPG.is_file():
-        sys.exit(f"{UPG} is not there: build it, or name the program in UPG")
-    unittest.main()
+    main()
