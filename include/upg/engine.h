@@ -93,6 +93,8 @@ class Engine {
   /// around it what the tokenizer puts around every text, such as a BOS; what render_chat() gives brings its own.
   std::vector<int32_t> tokenize(std::string_view text, bool parse_special = true, bool add_special = true) const;
   std::string detokenize(std::span<const int32_t> tokens) const;
+  /// The bytes that one token stands for, perhaps half a character; empty for an unknown id.
+  std::string token_bytes(int32_t token) const;
 
   /// Whether the model says how a conversation is written.
   bool has_chat_template() const;

@@ -14,6 +14,7 @@ enum class ErrorCode {
   kIo,               // the operating system refused to read or write
   kOutOfMemory,      // the memory asked for is not there
   kCancelled,        // a callback or a signal asked to stop
+  kBusy,             // there is no room now; later there may be
 };
 
 /// What went wrong, where (file, tensor or field), and what to do about it.

@@ -92,6 +92,10 @@ std::vector<int32_t> Engine::tokenize(std::string_view text, bool parse_special,
   return impl_->require_tokenizer().encode(text, add_special, parse_special);
 }
 
+std::string Engine::token_bytes(int32_t token) const {
+  return std::string(impl_->require_tokenizer().token_bytes(token));
+}
+
 std::string Engine::detokenize(std::span<const int32_t> tokens) const {
   return impl_->require_tokenizer().decode(tokens);
 }
