@@ -177,7 +177,7 @@ Value Runtime::undefined(std::string story) {
 }
 
 Value Runtime::attribute(const Value& value, std::string_view name) {
-  if (value.is_undefined() && !is_internal(name)) fail_undefined(value);
+  if (value.is_undefined() && name != "__class__") fail_undefined(value);
   Value out;
   if (python_attribute(*this, value, name, out)) return out;
   if (value.is(Kind::kDict)) {
