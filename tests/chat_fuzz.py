@@ -171,7 +171,7 @@ def templates(seed, count):
 
 UNSUPPORTED = object()
 # What prints an address of Python's or a number of more than 64 bits, or differs by design.
-ADDRESS = re.compile(r"0x[0-9a-f]{6,}|built-in method|<function|<bound method|<class|LoopContext|<Macro|Markup\(|generator|reverseiterator")
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}|built-in method|<function|<bound method|<class|LoopContext|<Macro|Markup\(|generator|reverseiterator", re.IGNORECASE)
 BIG = re.compile(r"\d{19,}")
 
 
