@@ -62,6 +62,23 @@ TEST(Engine, TextBecomesTokensAndTextAgain) {
   EXPECT_GT(demo()->tokenize("<|im_end|>", false).size(), 1u);
 }
 
+TEST(Engine, AConversationBecomesAPrompt) {
+  ASSERT_TRUE(demo()->has_chat_template());
+  const std::string messages = R"([{"role": "user", "content": "Hi"}])";
+  EXPECT_EQ(demo()->render_chat(messages), "<|im_start|>user<|im_sep|>Hi<|im_end|><|im_start|>assistant<|im_sep|>");
+  ChatOptions options;
+  options.add_generation_prompt = false;
+  EXPECT_EQ(demo()->render_chat(messages, options), "<|im_start|>user<|im_sep|>Hi<|im_end|>");
+  EXPECT_THAT(refusal([] { demo()->render_chat("Hi"); }), HasSubstr("messages: not valid JSON"));
+  EXPECT_THAT(refusal([] { demo()->render_chat(R"([{"role": "user"}])"); }), HasSubstr("chat template:1:"));
+}
+
+TEST(Engine, AModelWithoutAChatTemplateSaysSo) {
+  const auto engine = Engine::open(golden_model("tied_f16"), {1});
+  EXPECT_FALSE(engine->has_chat_template());
+  EXPECT_THAT(refusal([&] { engine->render_chat("[]"); }, ErrorCode::kNotFound), HasSubstr("has no chat template"));
+}
+
 TEST(Engine, AModelWithoutATokenizerStillRunsTokens) {
   const auto engine = Engine::open(golden_model("tied_f16"), {1});
   EXPECT_THAT(refusal([&] { engine->tokenize("x"); }, ErrorCode::kNotFound), HasSubstr("has no tokenizer.json"));

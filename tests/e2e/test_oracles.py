@@ -36,6 +36,13 @@ try:
 except ImportError as error:
     safetensors = None
     missing.append(f"reading UPG files with safetensors ({error})")
+try:
+    import jinja2
+    import tokenizers
+    import transformers
+except ImportError as error:
+    transformers = None
+    missing.append(f"chat templates against transformers ({error})")
 
 
 def upg(*args):
@@ -159,6 +166,18 @@ class Safetensors(OracleTest):
                     self.assertEqual(stored, report["weight_bytes"])
             for tensor in (t["name"] for t in report["tensors"]):
                 self.assertTrue(any(n == tensor or n.startswith(tensor + ".") for n in names), tensor)
+
+
+CHAT_DRIVER = UPG.parent / "tests/chat_driver"
+
+
+@unittest.skipIf(transformers is None, "needs transformers, tokenizers and jinja2")
+@unittest.skipUnless(CHAT_DRIVER.is_file(), "the build has no tests/chat_driver")
+class ChatTemplates(OracleTest):
+    def test_templates_and_random_ones_render_alike(self):
+        done = subprocess.run([sys.executable, ROOT / "tests/conformance_chat.py", "--driver", CHAT_DRIVER, "--fuzz", "2000"],
+                              capture_output=True, text=True, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ Value do_replace(Runtime& rt, const Value& value, const Arguments& a) {
 Value do_join(Runtime& rt, const Value& value, const Arguments& a) {
   Value items = value;
   if (a.given(1)) {
+    if (!is_iterable(value)) rt.fail("'{}' object is not iterable", type_name(value));
     CallArguments given;
     given.named.emplace_back("attribute", a.at(1));
     items = rt.apply_filter("map", value, given);
@@ -115,13 +116,15 @@ Value do_indent(Runtime& rt, const Value& value, const Arguments& a) {
 }
 
 Value do_truncate(Runtime& rt, const Value& value, const Arguments& a) {
-  const std::string& text = need_text(rt, value);
   const int64_t length = a.integer(0, 255), leeway = a.given(3) ? a.integer(3, 5) : 5;
   const std::string end = a.string(2, "...");
   const int64_t kept = length - count_code_points(end);
   if (kept < 0) rt.fail("expected length >= {}, got {}", length - kept, length);
   if (leeway < 0) rt.fail("expected leeway >= 0, got {}", leeway);
-  if (count_code_points(text) - length <= leeway) return value;
+  const auto size = length_of(rt, value);
+  if (!size) rt.fail("object of type '{}' has no len()", type_name(value));
+  if (*size - length <= leeway) return value;
+  const std::string& text = need_text(rt, value);
   const std::string_view cut = std::string_view(text).substr(0, byte_offset(text, kept));
   if (a.truth(1, false)) return rt.text(std::string(cut) + end);
   return rt.text(std::string(split_right(cut, " ", 1)[0]) + end);

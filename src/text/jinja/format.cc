@@ -155,8 +155,10 @@ class PercentFormatter {
       rt_.check_text(out_.size());
     }
     const bool all_used = used_ == (arguments_.is(Kind::kTuple) ? arguments_.items().size() : 1);
-    if (!by_name_ && !all_used && !arguments_.is(Kind::kDict) && !arguments_.is(Kind::kList))
-      rt_.fail("not all arguments converted during string formatting");
+    // What has keys may have more than the format asks for.
+    const bool keyed = arguments_.is(Kind::kDict) || arguments_.is(Kind::kList) || arguments_.is(Kind::kRange) ||
+                       arguments_.is_undefined();
+    if (!by_name_ && !all_used && !keyed) rt_.fail("not all arguments converted during string formatting");
     return std::move(out_);
   }
 

@@ -17,7 +17,7 @@ namespace upg::jinja {
 
 /// What one rendering may use. A template and its variables come from strangers.
 struct Limits {
-  uint64_t max_steps = 20'000'000;    // expressions and statements evaluated, elements made or looked at
+  uint64_t max_steps = 5'000'000;     // expressions and statements evaluated, elements made or looked at
   uint64_t max_bytes = 256ull << 20;  // of all texts and containers made on the way, together
   uint64_t max_string = 32ull << 20;  // bytes of one text
   uint64_t max_output = 32ull << 20;  // bytes of the result

@@ -40,10 +40,13 @@ std::string quoted(std::string_view text) {
   return out;
 }
 
+// Python's own attributes, out of reach for templates.
+bool is_internal(std::string_view name) { return name.starts_with("__") && name.ends_with("__") && name.size() > 4; }
+
 // The attribute that Python finds before it looks among the keys; false where there is none.
 bool python_attribute(Runtime& rt, const Value& value, std::string_view name, Value& out) {
   if (value.is(Kind::kObject) && value.as<ObjectData>().attribute(rt, name, out)) return true;
-  if (name.starts_with("__") && name.ends_with("__") && name.size() > 4) {
+  if (is_internal(name)) {
     out = rt.undefined(
         fmt::format("access to attribute {} of {} object is unsafe.", quoted(name), quoted(type_name(value))));
     return true;
@@ -174,7 +177,7 @@ Value Runtime::undefined(std::string story) {
 }
 
 Value Runtime::attribute(const Value& value, std::string_view name) {
-  if (value.is_undefined()) fail_undefined(value);
+  if (value.is_undefined() && name != "__class__") fail_undefined(value);
   Value out;
   if (python_attribute(*this, value, name, out)) return out;
   if (value.is(Kind::kDict)) {

@@ -12,6 +12,11 @@ bool divides(Runtime& rt, const Value& value, const Value& by, int64_t rest) {
   return equal(rt, rt.binary('%', value, by), Value::integer(rest));
 }
 
+bool hashable(Runtime& rt, const Value& value) {
+  if (!key_text(value)) rt.fail("unhashable type: '{}'", type_name(value));
+  return true;
+}
+
 bool is_sequence(Runtime& rt, const Value& value) {
   const bool indexed = value.is_undefined() || value.is_string() || value.is(Kind::kList) || value.is(Kind::kTuple) ||
                        value.is(Kind::kDict) || value.is(Kind::kRange);
@@ -37,8 +42,8 @@ constexpr Test kTests[] = {
     {"divisibleby", "num", 1, UPG_JINJA_TEST(divides(rt, v, a.at(0), 0))},
     {"defined", "", 0, UPG_JINJA_TEST(!v.is_undefined())},
     {"undefined", "", 0, UPG_JINJA_TEST(v.is_undefined())},
-    {"filter", "", 0, UPG_JINJA_TEST(v.is_string() && find_filter(v.as_string()) != nullptr)},
-    {"test", "", 0, UPG_JINJA_TEST(v.is_string() && find_test(v.as_string()) != nullptr)},
+    {"filter", "", 0, UPG_JINJA_TEST(hashable(rt, v) && v.is_string() && find_filter(v.as_string()) != nullptr)},
+    {"test", "", 0, UPG_JINJA_TEST(hashable(rt, v) && v.is_string() && find_test(v.as_string()) != nullptr)},
     {"none", "", 0, UPG_JINJA_TEST(v.is_none())},
     {"boolean", "", 0, UPG_JINJA_TEST(v.is(Kind::kBool))},
     {"false", "", 0, UPG_JINJA_TEST(v.is(Kind::kBool) && !v.as_bool())},

@@ -209,15 +209,13 @@ std::vector<std::string_view> split(std::string_view text, std::optional<std::st
     return out;
   }
   for (text = strip(text, {}, Sides::kLeft); !text.empty(); text = strip(text, {}, Sides::kLeft)) {
-    size_t end = 0;
-    while (end < text.size() && !is_space(code_point_at(text, end).value)) end += code_point_at(text, end).bytes;
-    if (out.size() == most) end = strip(text, {}, Sides::kRight).size();
-    const bool rest = out.size() == most;
-    out.push_back(rest ? text : text.substr(0, end));
-    if (rest) {
-      out.back() = text.substr(0, end);
+    if (out.size() == most) {
+      out.push_back(text);
       break;
     }
+    size_t end = 0;
+    while (end < text.size() && !is_space(code_point_at(text, end).value)) end += code_point_at(text, end).bytes;
+    out.push_back(text.substr(0, end));
     text.remove_prefix(end);
   }
   return out;
@@ -239,7 +237,7 @@ std::vector<std::string_view> split_right(std::string_view text, std::optional<s
   } else {
     for (text = strip(text, {}, Sides::kRight); !text.empty(); text = strip(text, {}, Sides::kRight)) {
       if (out.size() == most) {
-        out.push_back(strip(text, {}, Sides::kLeft));
+        out.push_back(text);
         break;
       }
       size_t begin = text.size();
