@@ -27,7 +27,7 @@ void StagedModel::run(uint64_t stage, std::span<const int32_t> tokens, float* x)
     return release_read();
   }
   if (stage < head()) {
-    model_.layer(context_, stage - 1, tokens.size(), Activations::kFloat, cache_, x);
+    model_.layer(context_, stage - 1, Batch(cache_, tokens.size()), Activations::kFloat, x);
     return release_read();
   }
   if (!see_ && !list_) return;

@@ -29,6 +29,9 @@ class CudaTimeline final : public Timeline {
   uint64_t chunk() const override { return kPromptTokens; }
   void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) override;
   int32_t forward_greedy(int32_t token) override;
+  std::vector<float> mean_hidden(std::span<const int32_t>) override {
+    fail(ErrorCode::kUnsupported, "the cuda device does not give hidden states yet; choose --device cpu");
+  }
   void fill(uint64_t n) override;
 
  private:

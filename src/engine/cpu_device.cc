@@ -32,6 +32,30 @@ class CpuTimeline final : public Timeline {
     return static_cast<int32_t>(std::max_element(logits_.begin(), logits_.end()) - logits_.begin());
   }
 
+  bool copy_from(const Timeline& other, uint64_t length) override {
+    return cache_.copy_from(static_cast<const CpuTimeline&>(other).cache_, length);
+  }
+
+  std::vector<float> mean_hidden(std::span<const int32_t> tokens) override {
+    const uint64_t width = model_.shape().hidden_size;
+    std::vector<float> rows;
+    std::vector<double> sums(width);
+    set_length(0);
+    for (uint64_t at = 0; at < tokens.size(); at += chunk()) {
+      const std::span<const int32_t> piece = tokens.subspan(at, std::min(chunk(), tokens.size() - at));
+      const float* x = model_.forward(context_, piece, activations_, Batch(cache_, piece.size()));
+      rows.assign(x, x + piece.size() * width);
+      model_.final_norm(context_, piece.size(), rows.data());
+      for (size_t i = 0; i < rows.size(); ++i) sums[i % width] += rows[i];
+    }
+    std::vector<float> mean(width);
+    for (uint64_t i = 0; i < width; ++i) mean[i] = static_cast<float>(sums[i] / static_cast<double>(tokens.size()));
+    return mean;
+  }
+
+  KvCache& cache() { return cache_; }
+  Activations activations() const { return activations_; }
+
   void fill(uint64_t n) override {
     uint64_t longest = 0;
     for (const KvLayer& layer : model_.shape().kv.layers) longest = std::max({longest, layer.key_dim, layer.value_dim});
@@ -56,6 +80,36 @@ std::string CpuDevice::description() const { return fmt::format("CPU, {} threads
 
 std::unique_ptr<Timeline> CpuDevice::timeline(uint64_t capacity, const KvType& kv, Activations activations) {
   return std::make_unique<CpuTimeline>(model_, context_, capacity, kv, activations);
+}
+
+void CpuDevice::forward(std::span<const Work> work) {
+  std::vector<Batch::Run> runs;
+  std::vector<int32_t> tokens;
+  for (const Work& w : work) {
+    runs.push_back({&static_cast<CpuTimeline*>(w.timeline)->cache(), w.tokens.size()});
+    tokens.insert(tokens.end(), w.tokens.begin(), w.tokens.end());
+  }
+  const Activations activations = static_cast<CpuTimeline*>(work[0].timeline)->activations();
+  const float* x = model_.forward(context_, tokens, activations, Batch(std::move(runs)));
+
+  // One product with the head for all rows that are wanted.
+  const uint64_t width = model_.shape().hidden_size, vocab = model_.shape().vocab_size;
+  hidden_.clear();
+  uint64_t at = 0;
+  for (const Work& w : work) {
+    hidden_.insert(hidden_.end(), x + (at + w.range.begin) * width, x + (at + w.range.end) * width);
+    at += w.tokens.size();
+  }
+  const uint64_t rows = hidden_.size() / width;
+  if (rows == 0) return;
+  logits_.resize(rows * vocab);
+  model_.head(context_, rows, activations, hidden_.data(), logits_.data());
+  const float* row = logits_.data();
+  for (const Work& w : work) {
+    const uint64_t n = (w.range.end - w.range.begin) * vocab;
+    std::copy_n(row, n, w.logits);
+    row += n;
+  }
 }
 
 double CpuDevice::measure_bandwidth() {

@@ -14,6 +14,7 @@ class CpuDevice final : public Device {
   CpuDevice(Model& model, OpContext& context) : model_(model), context_(context) {}
   std::string description() const override;
   std::unique_ptr<Timeline> timeline(uint64_t capacity, const KvType& kv, Activations activations) override;
+  void forward(std::span<const Work> work) override;
   double measure_bandwidth() override;
   std::string_view bandwidth_kind() const override { return "reads"; }
   uint64_t memory_bytes() const override;
@@ -21,6 +22,7 @@ class CpuDevice final : public Device {
  private:
   Model& model_;
   OpContext& context_;
+  std::vector<float> hidden_, logits_;       // of forward()
   std::unique_ptr<ReadBandwidth> bandwidth_;  // made when it is asked for
 };
 

@@ -30,4 +30,7 @@ struct Engine::Impl {
   std::vector<int32_t> end_tokens;
 };
 
+/// What a session of these options runs on. Throws Error.
+std::unique_ptr<Timeline> make_timeline(const Engine& engine, const SessionOptions& options);
+
 }  // namespace upg

@@ -28,12 +28,14 @@ uint64_t choose_context(const Engine& engine, const SessionOptions& options) {
 
 }  // namespace
 
+std::unique_ptr<Timeline> make_timeline(const Engine& engine, const SessionOptions& options) {
+  return engine.impl().device->timeline(choose_context(engine, options), find_kv_type(options.kv),
+                                        options.float_activations ? Activations::kFloat : Activations::kQuantized);
+}
+
 struct Session::Impl {
   Impl(std::shared_ptr<Engine> e, const SessionOptions& options)
-      : engine(std::move(e)),
-        timeline(engine->impl().device->timeline(
-            choose_context(*engine, options), find_kv_type(options.kv),
-            options.float_activations ? Activations::kFloat : Activations::kQuantized)) {}
+      : engine(std::move(e)), timeline(make_timeline(*engine, options)) {}
 
   void check(std::span<const int32_t> tokens) const {
     if (tokens.empty()) fail(ErrorCode::kInvalidArgument, "no tokens to process: the prompt is empty");

@@ -162,6 +162,30 @@ void KvCache::store(uint64_t index, uint64_t head, uint64_t position, const floa
   if (type_->scaled) layer.value_scales[i] = value_scale;
 }
 
+bool KvCache::copy_from(const KvCache& other, uint64_t length) {
+  set_length(0);
+  for (size_t i = 0; i < layers_.size(); ++i)
+    if (other.layers_[i].first > first_seen(i, length)) return false;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& from = other.layers_[i];
+    Layer& to = layers_[i];
+    const uint64_t first = length > to.room ? first_seen(i, length) : from.first, n = length - first;
+    to.first = first;
+    const auto copy = [&](auto& target, const auto& source, uint64_t width) {  // elements of a position
+      if (!source) return;
+      for (uint64_t head = 0; head < to.shape.heads; ++head)
+        std::memcpy(&target[head * to.room * width], &source[(head * from.room + first - from.first) * width],
+                    n * width * sizeof source[0]);
+    };
+    copy(to.keys, from.keys, to.shape.key_dim * type_->element_bytes);
+    copy(to.values, from.values, to.shape.value_dim * type_->element_bytes);
+    copy(to.key_scales, from.key_scales, 1);
+    copy(to.value_scales, from.value_scales, 1);
+  }
+  length_ = length;
+  return true;
+}
+
 void KvCache::fill(uint64_t length, const float* key, const float* value) {
   for (size_t i = 0; i < layers_.size(); ++i) {
     Layer& layer = layers_[i];

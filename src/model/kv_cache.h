@@ -68,6 +68,10 @@ class KvCache {
   /// needed to go on from there, all is forgotten. Returns the new length, `length` or 0.
   uint64_t set_length(uint64_t length);
 
+  /// Becomes the first `length` <= other.length() positions of `other`, which has the same shape, type and capacity.
+  /// Returns false, and holds nothing, where a window of `other` has moved past what that needs.
+  bool copy_from(const KvCache& other, uint64_t length);
+
   /// Forgets all, then puts `key` and `value` (of any layer's length) at every position before `length`, for measuring.
   void fill(uint64_t length, const float* key, const float* value);
 

@@ -32,13 +32,18 @@ Model::Model(Decoder decoder) : d_(std::move(decoder)) {
 
 void Model::forward(OpContext& context, std::span<const int32_t> tokens, Activations activations, KvCache& cache,
                     LogitsRange range, float* logits) {
-  const uint64_t n = tokens.size();
-  x_.resize(n * d_.hidden);
-  embed(context, tokens, x_.data());
-  for (uint64_t i = 0; i < d_.layers.size(); ++i) layer(context, i, n, activations, cache, x_.data());
-  cache.set_length(cache.length() + n);
+  const float* x = forward(context, tokens, activations, Batch(cache, tokens.size()));
   if (range.begin == range.end) return;
-  head(context, range.end - range.begin, activations, x_.data() + range.begin * d_.hidden, logits);
+  head(context, range.end - range.begin, activations, x + range.begin * d_.hidden, logits);
+}
+
+const float* Model::forward(OpContext& context, std::span<const int32_t> tokens, Activations activations,
+                            const Batch& batch) {
+  x_.resize(tokens.size() * d_.hidden);
+  embed(context, tokens, x_.data());
+  for (uint64_t i = 0; i < d_.layers.size(); ++i) layer(context, i, batch, activations, x_.data());
+  for (const Batch::Run& run : batch.runs) run.cache->set_length(run.cache->length() + run.n_tokens);
+  return x_.data();
 }
 
 void Model::embed(OpContext& context, std::span<const int32_t> tokens, float* x) {
@@ -47,9 +52,9 @@ void Model::embed(OpContext& context, std::span<const int32_t> tokens, float* x)
     for (uint64_t i = 0; i < tokens.size() * d_.hidden; ++i) x[i] *= d_.embedding_scale;
 }
 
-void Model::layer(OpContext& context, uint64_t index, uint64_t n, Activations activations, KvCache& cache, float* x) {
+void Model::layer(OpContext& context, uint64_t index, const Batch& batch, Activations activations, float* x) {
   const DecoderLayer& layer = d_.layers[index];
-  const Rope& rope = d_.rotary[layer.rotary].of_capacity(cache.capacity());
+  const uint64_t n = batch.tokens.size();
   normed_.resize(n * d_.hidden);
   result_.resize(n * d_.hidden);
   const auto add = [&](const std::vector<float>& post_norm) {
@@ -60,8 +65,8 @@ void Model::layer(OpContext& context, uint64_t index, uint64_t n, Activations ac
   rms_norm(context, x, layer.attention_norm, d_.epsilon, n, normed_.data());
   std::visit(
       [&](const auto& attention) {
-        attend(context, attention, rope, d_.epsilon, index, normed_.data(), n, activations, cache, memory_,
-               result_.data());
+        attend(context, attention, d_.rotary[layer.rotary], d_.epsilon, index, normed_.data(), batch, activations,
+               memory_, result_.data());
       },
       layer.attention);
   add(layer.attention_post_norm);
@@ -70,6 +75,10 @@ void Model::layer(OpContext& context, uint64_t index, uint64_t n, Activations ac
   std::visit([&](const auto& mlp) { run(context, mlp, normed_.data(), n, activations, memory_, result_.data()); },
              layer.mlp);
   add(layer.mlp_post_norm);
+}
+
+void Model::final_norm(OpContext& context, uint64_t n, float* x) {
+  rms_norm(context, x, d_.norm, d_.epsilon, n, x);
 }
 
 void Model::head(OpContext& context, uint64_t n, Activations activations, const float* x, float* logits) {

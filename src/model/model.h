@@ -39,12 +39,18 @@ class Model {
   /// same tokens give the same logits whatever the number of threads.
   void forward(OpContext& context, std::span<const int32_t> tokens, Activations activations, KvCache& cache,
                LogitsRange range, float* logits);
+  /// The same for several sequences at once: `tokens` of all runs, one after the other. Returns the residual stream
+  /// [tokens, hidden_size] after the last layer, valid until the next call; head() goes on from any of its rows.
+  const float* forward(OpContext& context, std::span<const int32_t> tokens, Activations activations,
+                       const Batch& batch);
 
   // The steps of forward(), for those who go through a model layer by layer. `x` [n_tokens, hidden_size] is the
   // residual stream.
   void embed(OpContext& context, std::span<const int32_t> tokens, float* x);
-  /// Runs layer `index` < shape().layers in place; keys and values go to the cache at cache.length() and on.
-  void layer(OpContext& context, uint64_t index, uint64_t n_tokens, Activations activations, KvCache& cache, float* x);
+  /// Runs layer `index` < shape().layers in place; keys and values go to the caches, whose length stays.
+  void layer(OpContext& context, uint64_t index, const Batch& batch, Activations activations, float* x);
+  /// x := the normed stream, in place: what the head multiplies, and what embeddings are made of.
+  void final_norm(OpContext& context, uint64_t n_tokens, float* x);
   void head(OpContext& context, uint64_t n_tokens, Activations activations, const float* x, float* logits);
 
  private:

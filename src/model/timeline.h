@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "model/model.h"
 
@@ -32,8 +33,28 @@ class Timeline {
   /// Runs one token; returns the likeliest next one, the lower id of equals.
   virtual int32_t forward_greedy(int32_t token) = 0;
 
+  /// Becomes the first `length` positions of `other`, a timeline of the same device and kind. Returns false, and holds
+  /// nothing, where that cannot be done.
+  virtual bool copy_from(const Timeline& other, uint64_t length) {
+    (void)other, (void)length;
+    set_length(0);
+    return false;
+  }
+
+  /// Runs `tokens` from position 0 on; returns the mean of their final hidden states, after the last norm. Throws
+  /// Error(kUnsupported) where the device cannot.
+  virtual std::vector<float> mean_hidden(std::span<const int32_t> tokens) = 0;
+
   /// Becomes n positions long, with keys and values that no prompt put there, for measuring.
   virtual void fill(uint64_t n) = 0;
+};
+
+/// Tokens of one timeline in a pass that it may share with others; as the arguments of Timeline::forward.
+struct Work {
+  Timeline* timeline;
+  std::span<const int32_t> tokens;
+  LogitsRange range;
+  float* logits;
 };
 
 /// How a device ran the last token.
@@ -48,6 +69,10 @@ class Device {
   virtual ~Device() = default;
   virtual std::string description() const = 0;  // "NVIDIA H200"
   virtual std::unique_ptr<Timeline> timeline(uint64_t capacity, const KvType& kv, Activations activations) = 0;
+  /// Runs the work of several timelines, none of them twice: together where the device can.
+  virtual void forward(std::span<const Work> work) {
+    for (const Work& w : work) w.timeline->forward(w.tokens, w.range, w.logits);
+  }
   /// Bytes a second that its memory gives, measured now.
   virtual double measure_bandwidth() = 0;
   virtual std::string_view bandwidth_kind() const = 0;  // "reads", "copies"

@@ -64,7 +64,7 @@ void Linear::run(OpContext& context, const float* x, uint64_t n_tokens, Activati
                  uint64_t y_stride) const {
   if (matmul_ != nullptr && activations == Activations::kQuantized) {
     quantized_tokens(context, x, n_tokens, y, y_stride);
-  } else if (gemv_ != nullptr && n_tokens == 1) {
+  } else if (gemv_ != nullptr && n_tokens == 1 && !context.one_as_many) {
     one_token(context, x, y);
   } else {
     many_tokens(context, x, n_tokens, y, y_stride);

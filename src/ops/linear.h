@@ -41,6 +41,8 @@ struct OpContext {
   std::vector<float> q8_scale;
   std::vector<int32_t> q8_offset;
   WeightHook* hook = nullptr;
+  /// One token takes the way of several, whose results do not depend on how many they are.
+  bool one_as_many = false;
   /// Where a product is of some tokens of the pass only, as an expert's: which, ascending. Empty: of all.
   std::span<const uint32_t> routed{};
 };

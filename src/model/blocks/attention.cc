@@ -17,11 +17,15 @@ void norm_heads(OpContext& context, float* x, uint64_t n_tokens, uint64_t width,
 
 }  // namespace
 
-void attend(OpContext& context, const SelfAttention& attention, const Rope& rope, float epsilon, uint64_t layer,
-            const float* x, uint64_t n_tokens, Activations activations, KvCache& cache, BlockMemory& memory,
-            float* out) {
+Batch::Batch(std::vector<Run> all) : runs(std::move(all)) {
+  for (const Run& run : runs)
+    for (uint64_t i = 0; i < run.n_tokens; ++i) tokens.push_back({run.cache, run.cache->length() + i});
+}
+
+void attend(OpContext& context, const SelfAttention& attention, const Rotary& rotary, float epsilon, uint64_t layer,
+            const float* x, const Batch& batch, Activations activations, BlockMemory& memory, float* out) {
   const AttentionShape& s = attention.shape;
-  const uint64_t width = attention.qkv.rows();
+  const uint64_t width = attention.qkv.rows(), n_tokens = batch.tokens.size();
   memory.wide.resize(n_tokens * width);
   memory.inner.resize(n_tokens * s.heads * s.head_dim);
   float* qkv = memory.wide.data();
@@ -29,29 +33,30 @@ void attend(OpContext& context, const SelfAttention& attention, const Rope& rope
   if (!attention.query_norm.empty()) norm_heads(context, qkv, n_tokens, width, s.heads, attention.query_norm, epsilon);
   if (!attention.key_norm.empty())
     norm_heads(context, qkv + s.heads * s.head_dim, n_tokens, width, s.kv_heads, attention.key_norm, epsilon);
-  causal_attention(context, s, rope, layer, qkv, n_tokens, cache, memory.inner.data());
+  causal_attention(context, s, rotary, layer, qkv, batch, memory.inner.data());
   attention.output.apply(context, memory.inner.data(), n_tokens, activations, out);
 }
 
-void causal_attention(OpContext& context, const AttentionShape& shape, const Rope& rope, uint64_t layer, float* qkv,
-                      uint64_t n_tokens, KvCache& cache, float* out) {
+void causal_attention(OpContext& context, const AttentionShape& shape, const Rotary& rotary, uint64_t layer, float* qkv,
+                      const Batch& batch, float* out) {
   const uint64_t d = shape.head_dim;
   const uint64_t width = (shape.heads + 2 * shape.kv_heads) * d;
-  const uint64_t start = cache.length();
-  const uint64_t group = shape.heads / shape.kv_heads;
+  const uint64_t group = shape.heads / shape.kv_heads, n_tokens = batch.tokens.size();
 
-  cache.make_room(layer, n_tokens);
+  for (const Batch::Run& run : batch.runs) run.cache->make_room(layer, run.n_tokens);
   context.pool.split(n_tokens, 1, [&](uint64_t begin, uint64_t end, unsigned worker) {
-    float* angles = context.scratch(worker, rope.rotary_dim());  // of all heads of a token
     for (uint64_t t = begin; t < end; ++t) {
-      rope.angles(start + t, angles);
+      const auto& [cache, position] = batch.tokens[t];
+      const Rope& rope = rotary.of_capacity(cache->capacity());
+      float* angles = context.scratch(worker, rope.rotary_dim());  // of all heads of a token
+      rope.angles(position, angles);
       float* query = qkv + t * width;
       float* key = query + shape.heads * d;
       float* value = key + shape.kv_heads * d;
       for (uint64_t h = 0; h < shape.heads; ++h) rope.turn(query + h * d, angles);
       for (uint64_t h = 0; h < shape.kv_heads; ++h) {
         rope.turn(key + h * d, angles);
-        cache.store(layer, h, start + t, key + h * d, value + h * d);
+        cache->store(layer, h, position, key + h * d, value + h * d);
       }
     }
   });
@@ -59,8 +64,8 @@ void causal_attention(OpContext& context, const AttentionShape& shape, const Rop
   context.pool.each(n_tokens * shape.kv_heads, [&](uint64_t item, unsigned worker) {
     const uint64_t head = item / n_tokens;
     const uint64_t t = n_tokens - 1 - item % n_tokens;  // long ones first, so that the last to finish is short
-    const uint64_t end = start + t + 1;
-    const uint64_t first = cache.first_seen(layer, start + t);
+    const auto& [cache, position] = batch.tokens[t];
+    const uint64_t first = cache->first_seen(layer, position), end = position + 1;
     kernels::AttendArgs args{};
     args.q = qkv + t * width + head * group * d;
     args.out = out + t * shape.heads * d + head * group * d;
@@ -69,7 +74,7 @@ void causal_attention(OpContext& context, const AttentionShape& shape, const Rop
     args.q_stride = args.out_stride = d;
     args.scale = shape.scale != 0 ? shape.scale : 1.0f / std::sqrt(static_cast<float>(d));
     args.softcap = shape.softcap;
-    cache.attend(layer, head, first, end, args);
+    cache->attend(layer, head, first, end, args);
   });
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/kv_cache.h"
+#include "model/rope_types.h"
 #include "ops/elementwise.h"
 #include "ops/projection.h"
 #include "ops/rope.h"
@@ -27,20 +28,36 @@ struct SelfAttention {
   std::vector<float> query_norm, key_norm;  // RMSNorm of each head [head_dim], before the rotation; or empty
 };
 
+/// The tokens of a pass: several runs of consecutive ones, each of a sequence of its own.
+struct Batch {
+  struct Run {
+    KvCache* cache;  // tokens are at cache->length() and on
+    uint64_t n_tokens;
+  };
+  struct Token {
+    KvCache* cache;
+    uint64_t position;
+  };
+  explicit Batch(std::vector<Run> all);
+  Batch(KvCache& cache, uint64_t n_tokens) : Batch({{&cache, n_tokens}}) {}
+
+  std::vector<Run> runs;
+  std::vector<Token> tokens;  // of all runs, one after the other
+};
+
 /// What blocks work in; kept from call to call.
 struct BlockMemory {
   std::vector<float> wide, inner, gathered, scattered;
 };
 
-/// out [n_tokens, hidden] from x [n_tokens, hidden], the normed residual stream. Keys and values go to the cache at
-/// positions cache.length() and on.
-void attend(OpContext& context, const SelfAttention& attention, const Rope& rope, float epsilon, uint64_t layer,
-            const float* x, uint64_t n_tokens, Activations activations, KvCache& cache, BlockMemory& memory,
-            float* out);
+/// out [n_tokens, hidden] from x [n_tokens, hidden], the normed residual stream of the batch. Keys and values go to the
+/// caches.
+void attend(OpContext& context, const SelfAttention& attention, const Rotary& rotary, float epsilon, uint64_t layer,
+            const float* x, const Batch& batch, Activations activations, BlockMemory& memory, float* out);
 
-/// `qkv` [n_tokens, (heads + 2 kv_heads) * head_dim], query heads first, is turned by `rope` in place; keys and values
-/// go to the cache at positions cache.length() and on; out [n_tokens, heads * head_dim].
-void causal_attention(OpContext& context, const AttentionShape& shape, const Rope& rope, uint64_t layer, float* qkv,
-                      uint64_t n_tokens, KvCache& cache, float* out);
+/// `qkv` [n_tokens, (heads + 2 kv_heads) * head_dim], query heads first, is turned in place; keys and values go to the
+/// caches; out [n_tokens, heads * head_dim].
+void causal_attention(OpContext& context, const AttentionShape& shape, const Rotary& rotary, uint64_t layer, float* qkv,
+                      const Batch& batch, float* out);
 
 }  // namespace upg

@@ -64,7 +64,7 @@ std::vector<float> in_passes(const Case& c, const Rope& rope, std::vector<float>
   std::vector<float> out(qkv.size() / width * c.shape.heads * c.shape.head_dim);
   uint64_t at = 0;
   for (uint64_t n : c.passes) {
-    causal_attention(context, c.shape, rope, 1, &qkv[at * width], n, cache,
+    causal_attention(context, c.shape, {rope}, 1, &qkv[at * width], Batch(cache, n),
                      &out[at * c.shape.heads * c.shape.head_dim]);
     at += n;
     cache.set_length(at);

@@ -75,11 +75,11 @@ void project_queries(OpContext& context, const LatentAttention& a, float epsilon
 
 }  // namespace
 
-void attend(OpContext& context, const LatentAttention& a, const Rope& rope, float epsilon, uint64_t layer,
-            const float* x, uint64_t n_tokens, Activations activations, KvCache& cache, BlockMemory& memory,
-            float* out) {
+void attend(OpContext& context, const LatentAttention& a, const Rotary& rotary, float epsilon, uint64_t layer,
+            const float* x, const Batch& batch, Activations activations, BlockMemory& memory, float* out) {
+  const uint64_t n_tokens = batch.tokens.size();
   const uint64_t head_dim = a.plain_dim + a.rotary_dim, width = a.heads * head_dim;
-  const uint64_t key_dim = a.rank + a.rotary_dim, start = cache.length();
+  const uint64_t key_dim = a.rank + a.rotary_dim;
   project_queries(context, a, epsilon, x, n_tokens, activations, memory);
   float* queries = memory.wide.data();
 
@@ -96,16 +96,18 @@ void attend(OpContext& context, const LatentAttention& a, const Rope& rope, floa
     return a.output.apply(context, memory.wide.data(), n_tokens, activations, out);
   }
 
-  cache.make_room(layer, n_tokens);
+  for (const Batch::Run& run : batch.runs) run.cache->make_room(layer, run.n_tokens);
   context.pool.split(n_tokens, 1, [&](uint64_t begin, uint64_t end, unsigned worker) {
-    float* angles = context.scratch(worker, rope.rotary_dim());
     for (uint64_t t = begin; t < end; ++t) {
-      rope.angles(start + t, angles);
+      const auto& [cache, position] = batch.tokens[t];
+      const Rope& rope = rotary.of_capacity(cache->capacity());
+      float* angles = context.scratch(worker, rope.rotary_dim());
+      rope.angles(position, angles);
       for (uint64_t h = 0; h < a.heads; ++h) rope.turn(queries + t * width + h * head_dim + a.plain_dim, angles);
       float* key = keys + t * key_dim;
       rope.turn(key + a.rank, angles);
       std::memcpy(key, latents + t * a.rank, a.rank * sizeof *key);
-      cache.store(layer, 0, start + t, key, nullptr);
+      cache->store(layer, 0, position, key, nullptr);
     }
   });
 
@@ -128,7 +130,9 @@ void attend(OpContext& context, const LatentAttention& a, const Rope& rope, floa
   constexpr uint64_t kHeads = 16;  // shared out together
   const uint64_t parts = ceil_div(a.heads, kHeads);
   context.pool.each(n_tokens * parts, [&](uint64_t item, unsigned worker) {
-    const uint64_t t = n_tokens - 1 - item / parts, head = item % parts * kHeads, end = start + t + 1;
+    const uint64_t t = n_tokens - 1 - item / parts, head = item % parts * kHeads;
+    const auto& [cache, position] = batch.tokens[t];
+    const uint64_t end = position + 1;
     kernels::AttendArgs args{};
     args.group = std::min(kHeads, a.heads - head);
     float* sums = context.scratch(worker, args.group * (a.rank + end));
@@ -138,7 +142,7 @@ void attend(OpContext& context, const LatentAttention& a, const Rope& rope, floa
     args.out = sums;
     args.out_stride = a.rank;
     args.scale = a.scale;
-    cache.attend(layer, 0, 0, end, args);
+    cache->attend(layer, 0, 0, end, args);
     for (uint64_t h = 0; h < args.group; ++h)
       std::memcpy(absorbed + (t * a.heads + head + h) * key_dim, sums + h * a.rank, a.rank * sizeof *sums);
   });

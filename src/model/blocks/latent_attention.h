@@ -30,8 +30,7 @@ struct LatentAttention {
 
 /// As attend() for SelfAttention. Keys and values are never expanded: q . (E c) is (E^T q) . c, and the values' product
 /// follows the weighted sum of latent vectors.
-void attend(OpContext& context, const LatentAttention& attention, const Rope& rope, float epsilon, uint64_t layer,
-            const float* x, uint64_t n_tokens, Activations activations, KvCache& cache, BlockMemory& memory,
-            float* out);
+void attend(OpContext& context, const LatentAttention& attention, const Rotary& rotary, float epsilon, uint64_t layer,
+            const float* x, const Batch& batch, Activations activations, BlockMemory& memory, float* out);
 
 }  // namespace upg

@@ -1,0 +1,357 @@
+#include "upg/scheduler.h"
+
+#include <algorithm>
+#include <deque>
+#include <future>
+#include <map>
+#include <thread>
+
+#include "base/error.h"
+#include "engine/scheduler_job.h"
+
+namespace upg {
+namespace {
+
+constexpr double kStepSeconds = 0.2;         // that reading prompts may hold up those who generate
+constexpr uint64_t kLeastPiece = 16;         // of a prompt in a step
+constexpr uint64_t kPieceWithLogprobs = 64;  // whose logits are all kept
+constexpr uint64_t kCopyAtLeast = 32;        // positions: fewer are read as quickly
+
+// A timeline and what it holds; kept after a request for those that begin like it.
+struct Slot {
+  std::unique_ptr<Timeline> timeline;
+  std::vector<int32_t> held;
+  std::shared_ptr<Job> job;
+  uint64_t used = 0;  // when, in requests
+};
+
+uint64_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
+  return static_cast<uint64_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+}
+
+struct Embedding {
+  std::vector<int32_t> tokens;
+  std::promise<std::vector<float>> result;
+};
+
+class Handle final : public Generation {
+ public:
+  explicit Handle(std::shared_ptr<Job> job) : job_(std::move(job)) {}
+  ~Handle() override { job_->cancel(); }
+  std::optional<GenerationPiece> next(std::chrono::milliseconds timeout) override { return job_->next(timeout); }
+  void cancel() override { job_->cancel(); }
+  const GenerateResult& result() const override { return job_->result(); }
+  uint64_t cached_tokens() const override { return job_->cached_tokens(); }
+
+ private:
+  std::shared_ptr<Job> job_;
+};
+
+}  // namespace
+
+struct Scheduler::Impl {
+  Impl(std::shared_ptr<Engine> e, const SchedulerOptions& o) : engine(std::move(e)), options(o), slots(o.parallel) {
+    if (o.parallel == 0) fail(ErrorCode::kInvalidArgument, "parallel is 0: at least one request must run");
+    // Requests have the same text alone and together.
+    engine->impl().context.one_as_many = true;
+    for (Slot& slot : slots) slot.timeline = make_timeline(*engine, options.session);
+    context = slots[0].timeline->capacity();
+    thread = std::thread([this] { run(); });
+  }
+
+  ~Impl() {
+    {
+      const std::scoped_lock lock(mutex);
+      stopping = true;
+    }
+    changed.notify_all();
+    thread.join();
+    engine->impl().context.one_as_many = false;
+  }
+
+  // --- Callers' threads
+
+  void check_prompt(std::span<const int32_t> tokens) const {
+    if (tokens.empty()) fail(ErrorCode::kInvalidArgument, "the prompt is empty");
+    if (tokens.size() > context)
+      fail(ErrorCode::kInvalidArgument, "the prompt has {} tokens and the context holds {}", tokens.size(), context);
+    for (int32_t token : tokens)
+      if (token < 0 || static_cast<uint64_t>(token) >= engine->info().vocab_size)
+        fail(ErrorCode::kInvalidArgument, "token id {} is outside the vocabulary of {}", token,
+             engine->info().vocab_size);
+  }
+
+  void enqueue(const std::function<void()>& add) {
+    {
+      const std::scoped_lock lock(mutex);
+      if (draining || stopping || statistics.waiting >= options.queue) {
+        ++statistics.refused;
+        if (draining || stopping) fail(ErrorCode::kBusy, "no more requests are taken: the end is near");
+        fail(ErrorCode::kBusy, "{} requests are waiting already; try again later", statistics.waiting);
+      }
+      ++statistics.waiting;
+      ++statistics.requests;
+      add();
+    }
+    changed.notify_all();
+  }
+
+  // --- The scheduler's thread
+
+  void run() {
+    std::unique_lock lock(mutex);
+    for (;;) {
+      changed.wait(lock, [&] { return stopping || !waiting.empty() || !embeddings.empty() || running() > 0; });
+      if (stopping) break;
+      admit();
+      std::deque<Embedding> to_embed = std::move(embeddings);
+      embeddings.clear();
+      lock.unlock();
+      for (Embedding& e : to_embed) embed(e);
+      step();
+      lock.lock();
+      statistics.waiting -= to_embed.size();
+      release();
+      if (idle()) changed.notify_all();  // for drain()
+    }
+    for (Slot& slot : slots)
+      if (slot.job) slot.job->finish(FinishReason::kCancelled);
+    for (auto& [client, jobs] : waiting)
+      for (auto& job : jobs) job->finish(FinishReason::kCancelled);
+    for (Embedding& e : embeddings)
+      e.result.set_exception(std::make_exception_ptr(Error(ErrorCode::kCancelled, "cancelled")));
+  }
+
+  uint64_t running() const {
+    return static_cast<uint64_t>(std::count_if(slots.begin(), slots.end(), [](const Slot& s) { return s.job; }));
+  }
+  bool idle() const { return running() == 0 && statistics.waiting == 0; }
+
+  // The next of the waiting: clients take turns. nullptr: there is none.
+  std::shared_ptr<Job> take_waiting() {
+    if (waiting.empty()) return nullptr;
+    auto turn = waiting.upper_bound(last_client);
+    if (turn == waiting.end()) turn = waiting.begin();
+    last_client = turn->first;
+    std::shared_ptr<Job> job = std::move(turn->second.front());
+    turn->second.pop_front();
+    if (turn->second.empty()) waiting.erase(turn);
+    --statistics.waiting;
+    return job;
+  }
+
+  void drop_cancelled() {
+    for (auto client = waiting.begin(); client != waiting.end();) {
+      std::erase_if(client->second, [&](const std::shared_ptr<Job>& job) {
+        if (!job->cancelled()) return false;
+        job->finish(FinishReason::kCancelled);
+        ++statistics.cancelled;
+        --statistics.waiting;
+        return true;
+      });
+      client = client->second.empty() ? waiting.erase(client) : std::next(client);
+    }
+  }
+
+  void admit() {
+    drop_cancelled();
+    while (running() < slots.size()) {
+      std::shared_ptr<Job> job = take_waiting();
+      if (!job) return;
+      Slot& slot = choose_slot(*job);
+      job->begin(slot.held.size());
+      statistics.cached_tokens += slot.held.size();
+      slot.job = std::move(job);
+      slot.used = ++clock;
+    }
+  }
+
+  // A free slot that holds as much of the prompt as there is to be had, and nothing else. The prompt's last token is
+  // read in any case: what comes after it is wanted.
+  Slot& choose_slot(const Job& job) {
+    const std::vector<int32_t>& prompt = job.request().prompt;
+    Slot *source = nullptr, *oldest = nullptr;
+    uint64_t most = 0;
+    for (Slot& slot : slots) {
+      const uint64_t n =
+          job.request().prompt_logprobs ? 0 : std::min<uint64_t>(common_prefix(slot.held, prompt), prompt.size() - 1);
+      if (n > most || (n == most && source && source->job && !slot.job)) {
+        most = n;
+        source = &slot;
+      }
+      if (!slot.job && (!oldest || slot.used < oldest->used)) oldest = &slot;
+    }
+    if (source && !source->job && (2 * most >= source->held.size() || source == oldest)) {
+      source->held.resize(source->timeline->set_length(most));
+      return *source;
+    }
+    // Another's beginning: it keeps what it has.
+    oldest->held.clear();
+    if (source && most >= kCopyAtLeast && oldest->timeline->copy_from(*source->timeline, most)) {
+      oldest->held.assign(prompt.begin(), prompt.begin() + static_cast<ptrdiff_t>(most));
+    } else {
+      oldest->timeline->set_length(0);
+    }
+    return *oldest;
+  }
+
+  // Tokens of prompts that this step may read.
+  uint64_t prompt_budget() const {
+    const uint64_t chunk = slots[0].timeline->chunk();
+    const bool generating =
+        std::any_of(slots.begin(), slots.end(), [](const Slot& s) { return s.job && !s.job->reading_prompt(); });
+    if (!generating || seconds_a_token == 0) return chunk;
+    return std::clamp(static_cast<uint64_t>(kStepSeconds / seconds_a_token), std::min(kLeastPiece, chunk), chunk);
+  }
+
+  // One pass: a token of each that generates, and a piece of the prompts, the oldest request's first.
+  void step() {
+    std::vector<Slot*> active;
+    for (Slot& slot : slots) {
+      if (slot.job && slot.job->cancelled()) slot.job->finish(FinishReason::kCancelled);
+      if (slot.job && !slot.job->ended()) active.push_back(&slot);
+    }
+    if (active.empty()) return;
+    std::sort(active.begin(), active.end(), [](const Slot* a, const Slot* b) { return a->used < b->used; });
+    const uint64_t vocab = engine->info().vocab_size;
+    uint64_t budget = prompt_budget(), prompt_tokens = 0, rows = 0;
+    std::vector<Work> work;
+    std::vector<Slot*> of_work;
+    for (Slot* slot : active) {
+      std::span<const int32_t> tokens = slot->job->pending();
+      uint64_t n = 1;
+      if (slot->job->reading_prompt()) {
+        n = std::min<uint64_t>(tokens.size(), budget);
+        if (slot->job->wants_all_rows()) n = std::min(n, kPieceWithLogprobs);
+        if (n == 0) continue;
+        budget -= n;
+        prompt_tokens += n;
+      }
+      const bool last = n == tokens.size();
+      const LogitsRange range = slot->job->wants_all_rows() ? LogitsRange{0, n}
+                                : last                      ? LogitsRange{n - 1, n}
+                                                            : LogitsRange{};
+      work.push_back({slot->timeline.get(), tokens.first(n), range, nullptr});
+      of_work.push_back(slot);
+      rows += range.end - range.begin;
+    }
+    logits.resize(rows * vocab);
+    float* at = logits.data();
+    for (Work& w : work) {
+      w.logits = at;
+      at += (w.range.end - w.range.begin) * vocab;
+    }
+    const auto start = std::chrono::steady_clock::now();
+    try {
+      engine->impl().device->forward(work);
+    } catch (...) {  // out of memory for a window, a device that failed: who was in the pass cannot go on
+      for (Slot* slot : of_work) {
+        slot->job->fail_with(std::current_exception());
+        slot->held.resize(slot->timeline->set_length(0));
+      }
+      return;
+    }
+    if (prompt_tokens > 0) {
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      seconds_a_token = seconds / static_cast<double>(prompt_tokens);
+    }
+    uint64_t generated = 0;
+    for (size_t i = 0; i < work.size(); ++i) {
+      Slot& slot = *of_work[i];
+      const Work& w = work[i];
+      slot.held.insert(slot.held.end(), w.tokens.begin(), w.tokens.end());
+      const size_t before = slot.job->result().tokens.size();
+      try {
+        slot.job->advance(w.tokens.size(), {w.logits, (w.range.end - w.range.begin) * vocab},
+                          context - slot.held.size());
+      } catch (...) {  // a constraint that failed
+        slot.job->fail_with(std::current_exception());
+      }
+      generated += slot.job->result().tokens.size() - before;
+    }
+    const std::scoped_lock lock(mutex);
+    ++statistics.steps;
+    statistics.prompt_tokens += prompt_tokens;
+    statistics.generated_tokens += generated;
+    statistics.positions_used = 0;
+    for (const Slot& slot : slots) statistics.positions_used += slot.held.size();
+  }
+
+  // Slots of requests that ended are free.
+  void release() {
+    for (Slot& slot : slots) {
+      if (!slot.job || !slot.job->ended()) continue;
+      if (slot.job->result().finish == FinishReason::kCancelled) ++statistics.cancelled;
+      slot.job.reset();
+      slot.used = ++clock;
+    }
+  }
+
+  void embed(Embedding& e) {
+    try {
+      if (!embedder) embedder = make_timeline(*engine, options.session);
+      e.result.set_value(embedder->mean_hidden(e.tokens));
+    } catch (...) {
+      e.result.set_exception(std::current_exception());
+    }
+  }
+
+  std::shared_ptr<Engine> engine;
+  SchedulerOptions options;
+  uint64_t context = 0;
+  std::vector<Slot> slots;
+  std::unique_ptr<Timeline> embedder;  // made when it is asked for
+  std::vector<float> logits;
+  double seconds_a_token = 0;  // of a prompt, lately
+  uint64_t clock = 0;
+
+  mutable std::mutex mutex;
+  std::condition_variable changed;
+  std::map<std::string, std::deque<std::shared_ptr<Job>>> waiting;  // by client
+  std::string last_client;
+  std::deque<Embedding> embeddings;
+  SchedulerStatistics statistics;  // `running` and `positions` are filled in when asked for
+  bool draining = false, stopping = false;
+  std::thread thread;
+};
+
+Scheduler::Scheduler(std::shared_ptr<Engine> engine, const SchedulerOptions& options)
+    : impl_(std::make_unique<Impl>(std::move(engine), options)) {}
+Scheduler::~Scheduler() = default;
+
+uint64_t Scheduler::context() const { return impl_->context; }
+const Engine& Scheduler::engine() const { return *impl_->engine; }
+
+std::shared_ptr<Generation> Scheduler::submit(GenerationRequest request) {
+  impl_->check_prompt(request.prompt);
+  auto job = std::make_shared<Job>(*impl_->engine, std::move(request));
+  impl_->enqueue([&] { impl_->waiting[job->request().client].push_back(job); });
+  return std::make_shared<Handle>(std::move(job));
+}
+
+std::vector<float> Scheduler::embed(std::span<const int32_t> tokens) {
+  impl_->check_prompt(tokens);
+  std::future<std::vector<float>> result;
+  impl_->enqueue([&] {
+    Embedding& e = impl_->embeddings.emplace_back();
+    e.tokens.assign(tokens.begin(), tokens.end());
+    result = e.result.get_future();
+  });
+  return result.get();
+}
+
+SchedulerStatistics Scheduler::statistics() const {
+  const std::scoped_lock lock(impl_->mutex);
+  SchedulerStatistics s = impl_->statistics;
+  s.running = impl_->running();
+  s.positions = impl_->slots.size() * impl_->context;
+  return s;
+}
+
+bool Scheduler::drain(std::chrono::milliseconds timeout) {
+  std::unique_lock lock(impl_->mutex);
+  impl_->draining = true;
+  return impl_->changed.wait_for(lock, timeout, [&] { return impl_->idle(); });
+}
+
+}  // namespace upg
