@@ -73,9 +73,9 @@ def random_string(rng, specials):
     return "".join(parts)
 
 
-def run_driver(driver, path, strings, plain=False):
+def run_driver(driver, path, strings, plain=False, model_type=""):
     data = b"".join(struct.pack("<I", len(s)) + s for s in (text.encode() for text in strings))
-    command = [driver, str(path)] + (["--plain"] if plain else [])
+    command = [driver, str(path), "--plain" if plain else "--special", model_type]
     out = subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
     at, results = 0, []
     for _ in strings:

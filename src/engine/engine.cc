@@ -8,6 +8,7 @@
 #include "format/json.h"
 #include "kernels/kernel.h"
 #include "model/arch_table.h"
+#include "text/tokenizer_source.h"
 
 namespace upg {
 namespace {
@@ -63,7 +64,8 @@ Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
   read_generation_config(texts.generation_config, path, *this);
   read_end_tokens(texts.generation_config, path + ": generation_config.json", info.vocab_size, end_tokens);
   if (end_tokens.empty()) read_end_tokens(texts.config, path + ": config.json", info.vocab_size, end_tokens);
-  if (!texts.tokenizer.empty()) tokenizer = Tokenizer::from_json(texts.tokenizer, path + ": tokenizer.json");
+  const std::string json = tokenizer_json(texts, path);
+  if (!json.empty()) tokenizer = Tokenizer::from_json(json, path + ": tokenizer.json");
 }
 
 const Tokenizer& Engine::Impl::require_tokenizer() const {
