@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Builds tokenizer.json files of the SentencePiece families from trained SentencePiece models.
 
-    tokenizer_families.py train TEXT FOLDER     trains small models on TEXT: FOLDER/{bpe,unigram}.model
+    tokenizer_families.py train TEXT FOLDER     trains small models on TEXT: FOLDER/{bpe,unigram,rules}.model
     tokenizer_families.py FAMILY MODEL OUT      writes the tokenizer.json of a family: gemma, llama2, t5, xlm-r
 
 What is around the vocabulary (normalizer, pre-tokenizer, decoder, post-processor) is what the published files of the
@@ -161,6 +161,15 @@ def train(text, folder):
     sentencepiece.SentencePieceTrainer.train(
         model_prefix=f"{folder}/unigram", model_type="unigram", normalization_rule_name="nmt_nfkc",
         user_defined_symbols=["<extra_1>", "<extra_0>"], **common)  # fmt: skip
+    rules = pathlib.Path(folder) / "rules.tsv"  # a character map of a few lines
+    rules.write_text("".join(f"{old}\t{new}\n" for old, new in RULES))
+    sentencepiece.SentencePieceTrainer.train(
+        model_prefix=f"{folder}/rules", model_type="unigram", normalization_rule_tsv=str(rules), byte_fallback=True,
+        **{**common, "vocab_size": 700})  # fmt: skip
+
+
+RULES = [("1E9E", "73 73"), ("AD", ""), ("A0", "20"), ("3000", "20"), ("FB01", "66 69"), ("2026", "2E 2E 2E"),
+         ("65 301", "E9"), ("FF21", "41"), ("9", "20"), ("A", "20")]  # fmt: skip
 
 
 def main(arguments):

@@ -24,7 +24,7 @@ DATA = ROOT / "tests/data/tokenizers"
 SEED = 20240607
 # File name of a vector set, and what the names of the tokenizers to check against it contain.
 VECTOR_FAMILIES = {"gpt-2": "gpt-?2", "falcon": "falcon", "llama-bpe": "llama-?(3|bpe)", "qwen2": "qwen",
-                   "llama-spm": "llama-?2", "phi-3": "phi-?3"}  # fmt: skip
+                   "llama-spm": "llama-?2(?!-like)", "phi-3": "phi-?3"}  # fmt: skip
 
 WORDS = """the of and Hello world it's I'LL we've DON'T they'd naïve façade Straße groß İstanbul ſtrange 'ſ 'S 'Re K'ell
     1234567890 3.14159 1,000,000 $5.00 C++ x=y+1; foo_bar() https://example.com/a?b=c&d=e <html> {"a":[1,2]} ... --- ***
@@ -146,6 +146,7 @@ def repository_tokenizers(folder):
     from tokenizer_from_ranks import ALPHABET
 
     yield ROOT / "models/demo/tokenizer.json"
+    yield from sorted(DATA.glob("*-like.tokenizer.json"))
     for merges in sorted(DATA.glob("*.merges.txt")):
         name = merges.name.removesuffix(".merges.txt")
         tokenizer = json.loads((DATA / f"{name}.tokenizer.json").read_text(encoding="utf-8"))
@@ -230,7 +231,9 @@ def main():
         paths = arguments.tokenizers or list(repository_tokenizers(pathlib.Path(folder)))
         bad = sum(compare(arguments.driver, path, arguments.count) for path in paths)
         if arguments.variants:
-            variants = variant_tokenizers(pathlib.Path(folder))
+            from tokenizer_variants import sentencepiece_variants
+
+            variants = [*variant_tokenizers(pathlib.Path(folder)), *sentencepiece_variants(pathlib.Path(folder))]
             bad += sum(compare(arguments.driver, path, arguments.variants) for path in variants)
         if arguments.vectors:
             bad += check_vectors(arguments.driver, arguments.vectors, paths)

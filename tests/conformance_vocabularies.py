@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Compares what is read of SentencePiece models and rank files with `sentencepiece` and `tiktoken`: ids and decoded text.
+"""Compares what is read of SentencePiece models and rank files with `sentencepiece` and `tiktoken`.
 
-    conformance_vocabularies.py --driver BUILD/tokenizer_driver [--count N] FILE[:MODEL_TYPE] ...
+    conformance_vocabularies.py --driver BUILD/tokenizer_driver [--count N] [--allowed N] FILE[:MODEL_TYPE] ...
 
 A rank file is one of llama3's tokenizer.model, qwen.tiktoken, cl100k_base.tiktoken; any other is a SentencePiece model.
-Unlike these packages, Hugging Face `tokenizers` looks up character maps by grapheme cluster and joins a row of unknown
-characters with what stands around it in other ways; such texts are counted apart, they are compared with `tokenizers` by
-conformance_tokenizer.py.
+SentencePiece looks up character maps by the longest match instead of by grapheme cluster, adds scores as floats, and puts
+no prefix behind user-defined pieces. What is read of its models encodes as Hugging Face `tokenizers` does, so that with
+such models --allowed says how many texts of a thousand may differ; with rank files none may.
 """
 import argparse
 import base64
@@ -38,17 +38,17 @@ def sentencepiece_oracle(path):
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    return processor.encode, processor.decode
+    return processor.encode
 
 
-def compare(driver, name, count):
+def compare(driver, name, count, allowed):
     path, _, model_type = str(name).partition(":")
     path = pathlib.Path(path)
     rng = random.Random(conformance.SEED)
     texts = [conformance.random_string(rng, []) for _ in range(count)]
     results = conformance.run_driver(driver, path, texts, plain=True, model_type=model_type)
     is_ranks = path.read_bytes()[:1] != b"\n"
-    encode = tiktoken_oracle(path) if is_ranks else sentencepiece_oracle(path)[0]
+    encode = tiktoken_oracle(path) if is_ranks else sentencepiece_oracle(path)
     bad = []
     for text, (ids, _) in zip(texts, results):
         expected = encode(text)
@@ -57,16 +57,17 @@ def compare(driver, name, count):
     for text, expected, ids in bad[:3]:
         print(f"  differs: {text!r}\n    expected {expected}\n    got      {ids}")
     print(f"{path}: {count} strings, {len(bad)} differences")
-    return len(bad)
+    return len(bad) > (0 if is_ranks else count * allowed / 1000)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--driver", required=True)
     parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--allowed", type=float, default=0)
     parser.add_argument("files", nargs="+")
     arguments = parser.parse_args()
-    bad = [compare(arguments.driver, name, arguments.count) for name in arguments.files]
+    bad = [compare(arguments.driver, name, arguments.count, arguments.allowed) for name in arguments.files]
     sys.exit(1 if any(bad) else 0)
 
 

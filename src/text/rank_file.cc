@@ -176,14 +176,16 @@ json rank_tokenizer(const VocabularySource& source) {
   json before = json::array();
   for (const json& token : specials)
     if (!family.bos.empty() && token["content"] == family.bos) before.push_back(token);
-  const json split = {
-      {"type", "Split"}, {"pattern", {{"Regex", family.pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
+  const json split = {{"type", "Split"},
+                      {"pattern", json::object({{"Regex", family.pattern}})},
+                      {"behavior", "Isolated"},
+                      {"invert", false}};
   const json byte_level = {
       {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
   return {
       {"version", "1.0"},
       {"added_tokens", specials},
-      {"normalizer", family.composes ? json{{"type", "NFC"}} : json()},
+      {"normalizer", family.composes ? json::object({{"type", "NFC"}}) : json()},
       {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {split, byte_level}}}},
       {"post_processor", surrounding_template(before, json::array())},
       {"decoder", byte_level},

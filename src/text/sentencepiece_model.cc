@@ -250,7 +250,7 @@ bool family_adds(const VocabularySource& source, bool FamilyRow::*which) {
 }
 
 json replace(const char* kind, std::string_view pattern, std::string_view content) {
-  return {{"type", "Replace"}, {"pattern", {{kind, pattern}}}, {"content", content}};
+  return {{"type", "Replace"}, {"pattern", json::object({{kind, pattern}})}, {"content", content}};
 }
 
 json sequence(const char* key, json parts) {
@@ -303,9 +303,9 @@ json sentencepiece_tokenizer(const VocabularySource& source) {
   } else {  // the prefix goes before the whole text only, not behind each special token
     pretokenizer = {{"type", "Metaspace"}, {"replacement", kSpace}, {"prepend_scheme", "first"}, {"split", false}};
   }
-  json decoders = {replace("String", kSpace, " ")};
-  if (proto.byte_fallback) decoders.push_back({{"type", "ByteFallback"}});
-  decoders.push_back({{"type", "Fuse"}});
+  json decoders = json::array({replace("String", kSpace, " ")});
+  if (proto.byte_fallback) decoders.push_back(json::object({{"type", "ByteFallback"}}));
+  decoders.push_back(json::object({{"type", "Fuse"}}));
   if (proto.add_dummy_prefix) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
 
   json tokens = added_tokens(proto, proto.add_dummy_prefix, source.where);

@@ -14,8 +14,11 @@ namespace {
 
 using nlohmann::json;
 
+// Lists of one element are written out as array() and object(): compilers read braces within braces in two ways.
 // A template's entry for a special token, given as one of "added_tokens".
-json template_piece(const json& token) { return {{"SpecialToken", {{"id", token.at("content")}, {"type_id", 0}}}}; }
+json template_piece(const json& token) {
+  return json::object({{"SpecialToken", {{"id", token.at("content")}, {"type_id", 0}}}});
+}
 
 }  // namespace
 
@@ -30,11 +33,12 @@ json surrounding_template(const json& before, const json& after) {
   json names = json::object();
   const auto add = [&](const json& token) {
     pieces.push_back(template_piece(token));
-    names[token.at("content").get<std::string>()] = {
-        {"id", token.at("content")}, {"ids", {token.at("id")}}, {"tokens", {token.at("content")}}};
+    names[token.at("content").get<std::string>()] = {{"id", token.at("content")},
+                                                     {"ids", json::array({token.at("id")})},
+                                                     {"tokens", json::array({token.at("content")})}};
   };
   for (const json& token : before) add(token);
-  pieces.push_back({{"Sequence", {{"id", "A"}, {"type_id", 0}}}});
+  pieces.push_back(json::object({{"Sequence", {{"id", "A"}, {"type_id", 0}}}}));
   for (const json& token : after) add(token);
   return {{"type", "TemplateProcessing"}, {"single", pieces}, {"pair", pieces}, {"special_tokens", names}};
 }

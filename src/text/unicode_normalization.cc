@@ -63,7 +63,7 @@ std::string normalization_form(std::string_view text, NormalizationForm form) {
     const CodePoint c = code_point_at(text, at);
     if (c.value >= 0x300 && contains(kNormalizationBarriers, c.value)) {
       append_form(out, text.substr(begin, at - begin), form);
-      out.append(text, at, c.bytes);
+      append_form(out, text.substr(at, c.bytes), form);  // some of them come apart
       begin = at + c.bytes;
     }
     at += c.bytes;
