@@ -86,7 +86,7 @@ def grapheme_bits(marks):
         flags = {
             "Joins": joins,
             "Prepend": not joins and count(c, "x") == 1,
-            "Control": not joins and size < 4 and count(c, acute) == 2,
+            "Control": not joins and count(c, acute, acute) == 2,
             "Pictographic": not joins and count(copyright, joiner, c) == 3,
             "Extend": emoji_extend,
             "Consonant": not joins and count(c, virama, ka, acute) == 4,
@@ -94,8 +94,8 @@ def grapheme_bits(marks):
             "ConjunctExtend": joins and not linker and count(ka, virama, c, ka, acute) == 5,
             "Vowel": not joins and count(c, "x") == 2 and not 0xAC00 <= point <= 0xD7A3 and not 0x11A8 <= point <= 0x11FF
             and not 0xD7CB <= point <= 0xD7FB and count(c, "\u11a8", acute) == 3,
-            "Leading": not joins and count(c, "\u1160", acute) == 3 and count("\u1160", c, acute) == 2 and size == 3
-            and not 0xAC00 <= point <= 0xD7A3,
+            "Leading": not joins and size == 3 and not 0xAC00 <= point <= 0xD7A3 and count(c, "x") == 2
+            and count(c, "\u1160", acute) == 3 and count("\u1160", c, acute) == 2,
         }  # fmt: skip
         value = sum(1 << i for i, flag in enumerate(flags.values()) if flag)
         if value:

@@ -20,6 +20,7 @@ TEST(TokenizerNormalizer, the_four_forms) {
   EXPECT_EQ(normalized(R"({"type": "NFD"})", text), "e\u0301 e\u0301 \ufb01 \u2460 \u017f\u0323\u0307");
   EXPECT_EQ(normalized(R"({"type": "NFKC"})", text), "\u00e9 \u00e9 fi 1 \u1e69");
   EXPECT_EQ(normalized(R"({"type": "NFKD"})", text), "e\u0301 e\u0301 fi 1 s\u0323\u0307");
+  EXPECT_EQ(normalized(R"({"type": "NFD"})", "\u0c48\u094d\u0dde"), "\u0c46\u094d\u0c56\u0dd9\u0ddf");
   // Assigned after the Unicode version of the package's forms.
   EXPECT_EQ(normalized(R"({"type": "NFKC"})", "\U0001fbf0"), "\U0001fbf0");
 }
@@ -65,6 +66,8 @@ TEST(TokenizerNormalizer, a_character_map_replaces_short_clusters_whole) {
   EXPECT_EQ(with_map(every_byte_map(), "e\u0301\u0301\u0301"), "XXXX");
   EXPECT_EQ(with_map(every_byte_map(), "\u00a9\u200d\u00a9"), "XXX");
   EXPECT_EQ(with_map(every_byte_map(), "\u0915\u094d\u0915\u0301"), "XXXX");
+  EXPECT_EQ(with_map(every_byte_map(), "\u1100\u08e2\u0431"), "XX");      // before a prepended mark
+  EXPECT_EQ(with_map(every_byte_map(), "\U000e03d7\u0301\u0301"), "XX");  // behind a control
 }
 
 TEST(TokenizerNormalizer, a_character_map_that_points_outside_of_itself_is_refused) {

@@ -58,12 +58,15 @@ std::string normalization_form(std::string_view text, NormalizationForm form) {
     return std::string(text);
   std::string out;
   out.reserve(text.size());
+  const auto is_barrier = [](uint32_t c) {  // marks that come apart are old, and none is inert in all forms
+    return c >= 0x300 && contains(kNormalizationBarriers, c) && !contains(kCompatibility, c);
+  };
   size_t begin = 0;
   for (size_t at = 0; at < text.size();) {
     const CodePoint c = code_point_at(text, at);
-    if (c.value >= 0x300 && contains(kNormalizationBarriers, c.value)) {
+    if (is_barrier(c.value)) {
       append_form(out, text.substr(begin, at - begin), form);
-      append_form(out, text.substr(at, c.bytes), form);  // some of them come apart
+      out.append(text, at, c.bytes);
       begin = at + c.bytes;
     }
     at += c.bytes;
