@@ -13,7 +13,8 @@ import base64
 import pathlib
 import random
 import sys
-import unicodedata
+
+from tokenizers import normalizers
 
 import conformance_tokenizer as conformance
 
@@ -30,8 +31,11 @@ def tiktoken_oracle(path):
     rules = ranks.FAMILIES[RANK_FILES[path.name]]
     table = {base64.b64decode(t): int(r) for t, r in (line.split() for line in path.read_bytes().splitlines())}
     encoding = tiktoken.Encoding("t", pat_str=rules["pattern"], mergeable_ranks=table, special_tokens={})
-    form = rules["normalizer"] and rules["normalizer"]["type"]
-    return lambda text: encoding.encode_ordinary(unicodedata.normalize(form, text) if form else text)
+    if rules["normalizer"] is None:
+        return encoding.encode_ordinary
+    # Not Python's form, which is that of its own Unicode version.
+    normalizer = getattr(normalizers, rules["normalizer"]["type"])()
+    return lambda text: encoding.encode_ordinary(normalizer.normalize_str(text))
 
 
 def sentencepiece_oracle(path):
