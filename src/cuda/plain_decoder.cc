@@ -9,11 +9,17 @@ namespace {
   fail(ErrorCode::kUnsupported, "the cuda device does not run {} yet; choose --device cpu", what);
 }
 
-const Linear* only_part(const Projection& projection, const char* what) {
-  if (projection.parts().size() != 1) refuse(fmt::format("{} in separate matrices", what));
+std::vector<const Linear*> parts_of(const Projection& projection, const char* what) {
   if (!projection.bias().empty()) refuse(fmt::format("{} with a bias", what));
-  return &projection.parts()[0];
+  std::vector<const Linear*> parts;
+  for (const Linear& part : projection.parts()) {
+    if (!parts.empty() && parts.back()->rows() % 16 != 0)
+      refuse(fmt::format("{} in matrices of {} rows, which is no multiple of 16,", what, parts.back()->rows()));
+    parts.push_back(&part);
+  }
+  return parts;
 }
+const Linear* only_part(const Projection& projection, const char* what) { return parts_of(projection, what).at(0); }
 
 bool same(const AttentionShape& a, const AttentionShape& b) {
   return a.heads == b.heads && a.kv_heads == b.kv_heads && a.head_dim == b.head_dim && a.window == b.window;
@@ -36,9 +42,9 @@ PlainLayer plain_layer(const DecoderLayer& layer, PlainDecoder& d) {
   if (!same(d.attention, attention->shape) || d.intermediate != mlp->down.cols()) refuse("layers of several shapes");
   return {&layer.attention_norm,
           &layer.mlp_norm,
-          only_part(attention->qkv, "queries, keys and values"),
+          parts_of(attention->qkv, "queries, keys and values"),
+          parts_of(mlp->gate_up, "gate and up"),
           only_part(attention->output, "the output of attention"),
-          only_part(mlp->gate_up, "gate and up"),
           only_part(mlp->down, "down")};
 }
 
