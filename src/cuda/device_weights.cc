@@ -97,7 +97,10 @@ class DeviceWeights::Uploader {
     copy(to, from, n * sizeof(T));
     return to;
   }
-  const float* vector(const std::vector<float>& from) { return array(from.data(), from.size()); }
+  /// nullptr for none.
+  const float* vector(const std::vector<float>& from) {
+    return from.empty() ? nullptr : array(from.data(), from.size());
+  }
   void finish() { check(cudaStreamSynchronize(stream_), "copying weights"); }
 
  private:
@@ -169,6 +172,9 @@ DeviceWeights::DeviceWeights(const PlainDecoder& d, OpContext& context, const Pr
     LayerWeights& to = layers.emplace_back();
     to.attention_norm = uploader.vector(*layer.attention_norm);
     to.mlp_norm = uploader.vector(*layer.mlp_norm);
+    to.qkv_bias = uploader.vector(*layer.qkv_bias);
+    to.query_norm = uploader.vector(*layer.query_norm);
+    to.key_norm = uploader.vector(*layer.key_norm);
     for (const Linear* linear : layer.qkv) to.qkv.push_back(uploader.matrix(*linear));
     to.output = uploader.matrix(*layer.output);
     for (const Linear* linear : layer.gate_up) to.gate_up.push_back(uploader.matrix(*linear));

@@ -16,6 +16,7 @@ struct LayerWeights {
   const float *attention_norm, *mlp_norm;
   std::vector<TrellisMatrix> qkv, gate_up;  // one below the other
   TrellisMatrix output, down;
+  const float *qkv_bias, *query_norm, *key_norm;  // nullptr where there are none
 };
 
 /// Rows of all parts.

@@ -133,6 +133,10 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
     attend.op = Op::kAttend;
     attend.in = {b.qkv.get(), qkv, padded_rows(layer.qkv)};
     attend.out = b.mixed.get();
+    attend.bias = layer.qkv_bias;
+    attend.query_norm = layer.query_norm;
+    attend.key_norm = layer.key_norm;
+    attend.epsilon = d.epsilon;
     attend.heads = static_cast<uint32_t>(d.attention.heads);
     attend.kv_heads = static_cast<uint32_t>(d.attention.kv_heads);
     attend.head_dim = static_cast<uint32_t>(d.attention.head_dim);
