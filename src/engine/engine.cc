@@ -47,8 +47,8 @@ void read_end_tokens(const std::string& text, const std::string& where, uint64_t
 Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
     : weights((find_fusion(find_device(options.device), options.fusion), path)),
       context((kernels::check_forced_kernels(), options.threads)),
-      model((weights.read_ahead(options.progress), load_model(weights))),
-      device(find_device(options.device)
+      model(load_model(weights)),  // what cannot run is refused before gigabytes are read
+      device((weights.read_ahead(options.progress), find_device(options.device))
                  .open(*model, context, find_fusion(find_device(options.device), options.fusion), options.progress)) {
   const ModelTexts& texts = weights.texts();
   info.architecture = ConfigReader(texts.config, path + ": config.json").architecture();
