@@ -154,7 +154,8 @@ GenerationRequest chat_generation(const ServedModel& model, const ChatPrompt& pr
   return request;
 }
 
-ChatAnswer::ChatAnswer(const ServedModel& model, const ChatPrompt& prompt) : parser_(prompt.tools) {
+ChatAnswer::ChatAnswer(const ServedModel& model, const ChatPrompt& prompt)
+    : engine_(*model.engine), parser_(prompt.tools) {
   if (prompt.tools.empty()) return;
   for (const ToolFormat& format : tool_formats())
     for (const std::string mark : {format.begin, format.end}) {
@@ -166,11 +167,16 @@ ChatAnswer::ChatAnswer(const ServedModel& model, const ChatPrompt& prompt) : par
 }
 
 ToolCallParser::Output ChatAnswer::push(const GenerationPiece& piece) {
-  std::string text;
-  for (int32_t token : piece.tokens)
-    for (const auto& [id, mark] : marks_)
-      if (id == token) text += mark;
-  return parser_.push(text + piece.text);
+  std::string text = piece.text;
+  // A piece of several tokens: the mark's place is found from the end, as text from before may still have been held.
+  for (size_t i = piece.tokens.size(); i-- > 0;)
+    for (const auto& [id, mark] : marks_) {
+      if (id != piece.tokens[i]) continue;
+      const size_t behind = i == 0 ? text.size() : engine_.detokenize(std::span(piece.tokens).subspan(i + 1)).size();
+      text.insert(text.size() - std::min(text.size(), behind), mark);
+      break;
+    }
+  return parser_.push(text);
 }
 
 }  // namespace upg::serve

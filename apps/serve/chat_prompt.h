@@ -48,6 +48,7 @@ class ChatAnswer {
   bool called() const { return parser_.calls() > 0; }
 
  private:
+  const Engine& engine_;
   ToolCallParser parser_;
   std::vector<std::pair<int32_t, std::string>> marks_;
 };

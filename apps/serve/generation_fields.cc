@@ -121,6 +121,16 @@ std::string Usage::note(const ServedModel& model) const {
   return fmt::format("model={} prompt={} cached={} generated={}", model.name, prompt, cached, generated);
 }
 
+std::string met_stop(const Engine& engine, const GenerateResult& result, const std::vector<std::string>& stops) {
+  if (result.finish != FinishReason::kStop) return {};
+  const std::string all = engine.detokenize(result.tokens);
+  if (!all.starts_with(result.text)) return {};
+  const std::string_view rest = std::string_view(all).substr(result.text.size());
+  for (const std::string& stop : stops)
+    if (rest.starts_with(stop)) return stop;
+  return {};
+}
+
 const char* finish_name(FinishReason reason) { return reason == FinishReason::kLength ? "length" : "stop"; }
 
 int64_t unix_time() {

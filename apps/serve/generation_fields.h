@@ -34,6 +34,8 @@ struct Usage {
   std::string note(const ServedModel& model) const;  // for the log
 };
 
+/// The one of `stops` that ended the generation, or empty.
+std::string met_stop(const Engine& engine, const GenerateResult& result, const std::vector<std::string>& stops);
 const char* finish_name(FinishReason reason);
 int64_t unix_time();
 /// "chatcmpl-" and 24 random letters and digits.

@@ -24,7 +24,7 @@ bool Generations::run(const Takers& takers) {
       try {
         submit_next();
       } catch (const Error& error) {
-        if (error.code() != ErrorCode::kBusy) throw;
+        if (error.code() != ErrorCode::kBusy || model_->draining) throw;
         break;
       }
     }

@@ -147,6 +147,7 @@ bool Models::drain(std::chrono::milliseconds timeout) {
   }
   const auto end = Clock::now() + timeout;
   bool all = true;
+  for (const auto& model : loaded()) model->draining = true;
   for (const auto& model : loaded())
     all = model->scheduler->drain(std::max(std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()),
                                            std::chrono::milliseconds(0))) &&

@@ -1,6 +1,7 @@
 // The models that can be asked for by name: one that is always there, or those of a folder, loaded at first use.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <map>
@@ -23,6 +24,7 @@ struct ServedModel {
   std::shared_ptr<Engine> engine;
   ChatEnds ends;                         // empty without a chat template
   const ToolFormat* tools = nullptr;     // how the template writes calls, where it does
+  std::atomic<bool> draining{false};     // what still waits for its turn never gets it
   std::unique_ptr<Scheduler> scheduler;  // after the engine: goes first
 };
 
