@@ -160,8 +160,9 @@ ChatAnswer::ChatAnswer(const ServedModel& model, const ChatPrompt& prompt)
   for (const ToolFormat& format : tool_formats())
     for (const std::string mark : {format.begin, format.end}) {
       if (mark.empty()) continue;
-      const std::vector<int32_t> ids = model.engine->tokenize(mark, /*parse_special=*/true, /*add_special=*/false);
-      if (ids.size() == 1 && model.engine->detokenize(ids).empty()) marks_.emplace_back(ids[0], mark);
+      const auto as_special = model.engine->tokenize(mark, /*parse_special=*/true, /*add_special=*/false);
+      const auto as_text = model.engine->tokenize(mark, /*parse_special=*/false, /*add_special=*/false);
+      if (as_special.size() == 1 && as_special != as_text) marks_.emplace_back(as_special[0], mark);
     }
   if (!prompt.prefix.empty()) parser_.push(prompt.prefix);
 }
