@@ -146,6 +146,11 @@ class HttpServer::Impl : public httplib::Server {
       : handlers_(std::move(handlers)) {
     new_task_queue = [this, connections] { return new ConnectionThreads(registry_, connections); };
     set_tcp_nodelay(true);
+    // httplib would let a second server take the same port.
+    set_socket_options([](int socket) {
+      const int yes = 1;
+      ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    });
     set_payload_max_length(kMaxBodyBytes);
     set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& response) {
       return before_body(request, response) ? HandlerResponse::Handled : HandlerResponse::Unhandled;
