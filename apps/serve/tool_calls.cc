@@ -56,14 +56,23 @@ ToolCallParser::Output ToolCallParser::push(std::string_view text) {
 
 ToolCallParser::Output ToolCallParser::finish() {
   Output out;
-  while (!held_.empty() && step(out, /*last=*/true)) {
+  while (step(out, /*last=*/true)) {
   }
   if (calls_ == 0) out.content += space_;
   return out;
 }
 
+void ToolCallParser::begin(const ToolFormat& format) {
+  format_ = &format;
+  state_ = State::kBegun;
+  again_ = false;
+}
+
 bool ToolCallParser::step(Output& out, bool last) {
-  return inside_ != nullptr ? step_calls(out, last) : step_content(out, last);
+  if (held_.empty()) return false;
+  return state_ == State::kContent ? step_content(out, last)
+         : state_ == State::kBegun ? step_begun(out, last)
+                                   : step_called(last);
 }
 
 void ToolCallParser::say(Output& out, std::string_view text) {
@@ -78,7 +87,6 @@ void ToolCallParser::say(Output& out, std::string_view text) {
 }
 
 bool ToolCallParser::step_content(Output& out, bool last) {
-  if (held_.empty()) return false;
   size_t first = std::string::npos, keep = 0;
   const ToolFormat* found = nullptr;
   for (const ToolFormat& format : tool_formats()) {
@@ -93,7 +101,7 @@ bool ToolCallParser::step_content(Output& out, bool last) {
   }
   const std::string_view start = from_first(held_);
   if (!began_ && start.starts_with('{') && found == nullptr) {
-    inside_ = &tool_formats().back();
+    begin(tool_formats().back());
     held_ = std::string(start);
     return true;
   }
@@ -101,7 +109,7 @@ bool ToolCallParser::step_content(Output& out, bool last) {
   if (found != nullptr) {
     say(out, std::string_view(held_).substr(0, first));
     held_.erase(0, first + std::string_view(found->begin).size());
-    inside_ = found;
+    begin(*found);
     return true;
   }
   if (last) keep = 0;
@@ -110,44 +118,43 @@ bool ToolCallParser::step_content(Output& out, bool last) {
   return false;
 }
 
-bool ToolCallParser::step_calls(Output& out, bool last) {
-  const ToolFormat& format = *inside_;
+// Behind the mark that opens calls: one must come, or it was only text.
+bool ToolCallParser::step_begun(Output& out, bool last) {
   const std::string_view start = from_first(held_);
   if (start.empty() && !last) return false;
   const bool json = start.starts_with('{') || start.starts_with('[');
   const size_t end = json ? json_end(start) : std::string_view::npos;
   if (json && end == std::string_view::npos && !last) return false;
-  inside_ = nullptr;
   if (end != std::string_view::npos && take(start.substr(0, end), out)) {
-    // Several calls may stand behind each other, with or without the marks between them.
-    std::string_view rest = from_first(start.substr(end));
-    const std::string_view close = format.end;
-    if (!close.empty() && rest.starts_with(close)) {
-      rest.remove_prefix(close.size());
-    } else if (!close.empty() && !last && close.starts_with(rest)) {
-      inside_ = &format;  // the end may still come, or another call
-    } else if (rest.starts_with(';')) {
-      rest.remove_prefix(1);
-      began_ = false;
-    }
-    held_ = std::string(rest);
+    held_ = std::string(start.substr(end));
+    state_ = State::kCalled;
     return true;
   }
-  // No call, then: what looked like one is text. An unfinished end of a call that was taken is not even that.
-  const std::string_view close = format.end;
-  if (calls_ > 0 && (start.empty() || (!close.empty() && close.starts_with(start)))) {
-    held_.clear();
-  } else if (!close.empty() && calls_ > 0 && start.starts_with(close)) {
-    held_ = std::string(start.substr(close.size()));
-  } else if (!close.empty() && calls_ > 0 && !last && close.starts_with(start)) {
-    inside_ = &format;
+  state_ = State::kContent;
+  if (!again_) say(out, format_->begin);
+  began_ = true;
+  const size_t told = end == std::string_view::npos ? 0 : static_cast<size_t>(start.data() - held_.data()) + end;
+  say(out, std::string_view(held_).substr(0, told));
+  held_.erase(0, told);
+  return true;
+}
+
+// Behind a call: the mark that closes it, another call, or text.
+bool ToolCallParser::step_called(bool last) {
+  const std::string_view start = from_first(held_), close = format_->end;
+  if (start.empty() || (close.starts_with(start) && close != start)) {
+    if (last) held_.clear();
     return false;
+  }
+  if (!close.empty() && start.starts_with(close)) {
+    held_ = std::string(start.substr(close.size()));
+    state_ = State::kContent;
+  } else if (start.starts_with(';') || start.starts_with('{') || start.starts_with('[')) {
+    held_ = std::string(start.substr(start.starts_with(';') ? 1 : 0));
+    state_ = State::kBegun;
+    again_ = true;
   } else {
-    const size_t told = end == std::string_view::npos ? 0 : static_cast<size_t>(start.data() - held_.data()) + end;
-    say(out, format.begin);
-    began_ = true;
-    say(out, std::string_view(held_).substr(0, told));
-    held_.erase(0, told);
+    state_ = State::kContent;
   }
   return true;
 }

@@ -32,15 +32,20 @@ class ToolCallParser {
   size_t calls() const { return calls_; }
 
  private:
+  enum class State { kContent, kBegun, kCalled };
   bool step(Output& out, bool last);
   bool step_content(Output& out, bool last);
-  bool step_calls(Output& out, bool last);
+  bool step_begun(Output& out, bool last);
+  bool step_called(bool last);
+  void begin(const ToolFormat& format);
   void say(Output& out, std::string_view text);
   bool take(std::string_view json, Output& out);
 
   std::set<std::string> names_;
   std::string held_;
-  const ToolFormat* inside_ = nullptr;  // whose beginning was met
+  State state_ = State::kContent;
+  const ToolFormat* format_ = nullptr;  // whose beginning was met
+  bool again_ = false;                  // a call stands behind the same beginning already
   bool began_ = false;                  // something was said or called: an answer that is itself a call is past
   std::string space_;                   // held back: it is dropped in front of calls
   size_t calls_ = 0;
