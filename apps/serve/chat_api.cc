@@ -80,7 +80,8 @@ std::shared_ptr<Chat> read_chat(const Service& service, const HttpRequest& reque
   generation.logprobs = chat->logprobs;
   generation.top_logprobs = chat->top;
   std::vector<GenerationRequest> all = choices_of(generation, n);
-  for (GenerationRequest& one : all) one.constraint = read_constraint(*chat->model->engine, fields, "response_format");
+  for (GenerationRequest& one : all) one.constraint = chat->prompt.prefix.empty() ? read_constraint(*chat->model, fields, "response_format")
+                                                 : call_constraint(*chat->model, chat->prompt);
   for (uint64_t i = 0; i < n; ++i) chat->choices.emplace_back(ChatAnswer(*chat->model, chat->prompt));
   chat->generations = std::make_unique<Generations>(chat->model, std::move(all));
   return chat;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "errors.h"
 #include "limits.h"
@@ -87,7 +88,13 @@ void read_tools(const Fields& fields, ChatRequest& chat) {
       const Json* function = tool.object("function");
       if (function == nullptr) refuse(where + ".function", fmt::format("{}.function is missing", where));
       const Fields about(*function, where + ".function");
-      about.required_text("name");
+      const std::string name = about.required_text("name");
+      const bool plain = std::all_of(name.begin(), name.end(), [](unsigned char c) {
+        return std::isalnum(c) != 0 || std::string_view("_-.:/").find(static_cast<char>(c)) != std::string_view::npos;
+      });
+      if (name.empty() || name.size() > 128 || !plain)
+        refuse(where + ".function.name",
+               fmt::format("{}.function.name must be letters, digits, _ and -, 128 at most", where));
       about.text("description");
       about.object("parameters");
       chat.tools.push_back((*tools)[i]);
@@ -109,6 +116,8 @@ void read_tools(const Fields& fields, ChatRequest& chat) {
   }
 }
 
+std::string call_middle(const ToolFormat& format) { return fmt::format("\", \"{}\": ", format.arguments); }
+
 ChatPrompt make_prompt(const ServedModel& model, const ChatRequest& chat, const std::string& field) {
   if (!model.engine->has_chat_template())
     throw RequestError(400, fmt::format("the model \"{}\" has no chat template: /v1/completions continues a text",
@@ -123,7 +132,8 @@ ChatPrompt make_prompt(const ServedModel& model, const ChatRequest& chat, const 
       refuse("tool_choice", fmt::format("the chat template of \"{}\" does not know calls of tools", model.name));
     prompt.prefix = model.tools->open;
     const std::string tool = prompt.tools.size() == 1 ? *prompt.tools.begin() : chat.tool;
-    if (!tool.empty()) prompt.prefix += fmt::format("{}\", \"{}\": ", tool, model.tools->arguments);
+    prompt.named = !tool.empty();
+    if (prompt.named) prompt.prefix += tool + call_middle(*model.tools);
   }
   Json messages = chat.messages;
   std::string begun;
@@ -164,7 +174,11 @@ ChatAnswer::ChatAnswer(const ServedModel& model, const ChatPrompt& prompt)
       const auto as_text = model.engine->tokenize(mark, /*parse_special=*/false, /*add_special=*/false);
       if (as_special.size() == 1 && as_special != as_text) marks_.emplace_back(as_special[0], mark);
     }
-  if (!prompt.prefix.empty()) parser_.push(prompt.prefix);
+  // An answer that is forced to be a call is one object: a list that the prefix opens is never closed.
+  std::string prefix = prompt.prefix;
+  const size_t object = prefix.find('{');
+  if (object != std::string::npos && object > 0 && prefix[object - 1] == '[') prefix.erase(object - 1, 1);
+  if (!prefix.empty()) parser_.push(prefix);
 }
 
 ToolCallParser::Output ChatAnswer::push(const GenerationPiece& piece) {

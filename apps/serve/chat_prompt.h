@@ -25,6 +25,7 @@ struct ChatRequest {
 struct ChatPrompt {
   std::vector<int32_t> tokens;
   std::string prefix;           // text that the answer begins with by force, part of the prompt
+  bool named = false;           // the tool, in the prefix
   std::set<std::string> tools;  // names of those that may be called
 };
 
@@ -33,6 +34,9 @@ struct ChatPrompt {
 Json normal_messages(const Json& messages, const std::string& field);
 /// Of a field "tools" and "tool_choice" in OpenAI's form.
 void read_tools(const Fields& fields, ChatRequest& chat);
+
+/// What stands between the name of a tool and its arguments.
+std::string call_middle(const ToolFormat& format);
 
 ChatPrompt make_prompt(const ServedModel& model, const ChatRequest& chat, const std::string& field);
 

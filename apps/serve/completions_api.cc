@@ -89,7 +89,7 @@ std::shared_ptr<Completion> read_completion(const Service& service, const HttpRe
   for (const std::vector<int32_t>& prompt : prompts) {
     generation.prompt = prompt;
     for (GenerationRequest& one : choices_of(generation, c.n)) {
-      one.constraint = read_constraint(*c.model->engine, fields, "response_format");
+      one.constraint = read_constraint(*c.model, fields, "response_format");
       all.push_back(std::move(one));
       c.choices.push_back({{}, prompt, CompletionLogprobs(*c.model->engine, generation.top_logprobs)});
     }

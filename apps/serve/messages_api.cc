@@ -210,6 +210,7 @@ std::shared_ptr<Message> read_message(const Service& service, const HttpRequest&
   generation.options.stop.insert(generation.options.stop.end(), message->model->ends.texts.begin(),
                                  message->model->ends.texts.end());
   generation.options.max_tokens = static_cast<uint64_t>(*most);
+  generation.constraint = call_constraint(*message->model, message->prompt);
   message->generations =
       std::make_unique<Generations>(message->model, std::vector<GenerationRequest>{std::move(generation)});
   return message;

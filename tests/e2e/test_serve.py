@@ -147,6 +147,19 @@ class Chat(ServeTest):
         self.assertEqual(self.chat(top_p=0)["choices"][0]["message"]["content"], likeliest)
         self.assertNotEqual(self.chat(temperature=0, repetition_penalty=5, max_tokens=40), likeliest)
 
+    def test_an_answer_may_be_forced_to_be_json(self):
+        ended = 0
+        for seed in range(5):
+            choice = self.chat(response_format={"type": "json_object"}, seed=seed, max_tokens=150,
+                               temperature=0.5)["choices"][0]
+            self.assertTrue(choice["message"]["content"].lstrip().startswith("{"))
+            if choice["finish_reason"] == "stop":
+                ended += 1
+                self.assertIsInstance(json.loads(choice["message"]["content"]), dict)
+        self.assertGreater(ended, 0)
+        self.refused("/v1/chat/completions", {"messages": HELLO, "response_format": {"type": "json_schema"}},
+                     "response_format", "json_schema", "not")
+
     def test_content_may_come_in_parts(self):
         parts = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
         self.assertEqual(self.chat(parts, temperature=0)["choices"], self.chat(temperature=0)["choices"])
@@ -203,6 +216,46 @@ class Tools(ServeTest):
         tokens = self.caller.post("/tokenize", {"messages": messages}).json["tokens"]
         text = self.caller.post("/detokenize", {"tokens": tokens}).json["content"]
         self.assertIn('<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>', text)
+
+    ADD = {"type": "function", "function": {"name": "add"}}
+
+    def test_a_call_that_is_required_comes_with_arguments_that_are_an_object(self):
+        named = {"type": "function", "function": {"name": "weather"}}
+        for choice, names in (("required", {"weather", "add"}), (named, {"weather"})):
+            body = {"messages": HELLO, "tools": [TOOL, self.ADD], "tool_choice": choice, "max_tokens": 200, "seed": 1,
+                    "temperature": 0.4}
+            for seed in range(4):
+                answer = self.caller.post("/v1/chat/completions", {**body, "seed": seed}).json["choices"][0]
+                if answer["finish_reason"] == "length":
+                    continue
+                self.assertEqual(answer["finish_reason"], "tool_calls")
+                self.assertIsNone(answer["message"]["content"])
+                call, = answer["message"]["tool_calls"]
+                self.assertIn(call["function"]["name"], names)
+                self.assertIsInstance(json.loads(call["function"]["arguments"]), dict)
+                break
+            else:
+                self.fail("no call came to its end")
+            deltas = [e["choices"][0]["delta"].get("tool_calls", [None])[0] for _, e in
+                      self.caller.post("/v1/chat/completions", {**body, "seed": seed, "stream": True}).events[:-1]]
+            first, rest = [delta for delta in deltas if delta]
+            self.assertEqual(first["function"], {"name": call["function"]["name"], "arguments": ""})
+            self.assertEqual(rest["function"]["arguments"], call["function"]["arguments"])
+
+    def test_calls_in_the_forms_of_the_other_routes(self):
+        for seed in range(6):
+            message = self.caller.post("/v1/messages", {
+                "messages": HELLO, "tools": [{"name": "weather", "input_schema": {"type": "object"}}], "seed": seed,
+                "tool_choice": {"type": "any"}, "max_tokens": 200, "temperature": 0.4}).json
+            if message["stop_reason"] == "tool_use":
+                break
+        self.assertEqual((message["content"][0]["type"], message["content"][0]["name"]), ("tool_use", "weather"))
+        self.assertIsInstance(message["content"][0]["input"], dict)
+        response = self.caller.post("/v1/responses", {
+            "input": "Hello", "tools": [{"type": "function", "name": "weather"}], "seed": seed, "tool_choice": "required",
+            "max_output_tokens": 200, "temperature": 0.4}).json
+        self.assertEqual((response["output"][0]["type"], response["output"][0]["name"]), ("function_call", "weather"))
+        self.assertIsInstance(json.loads(response["output"][0]["arguments"]), dict)
 
     def test_what_cannot_be_called_is_refused(self):
         for more in ({"tool_choice": "required"}, {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}}):
