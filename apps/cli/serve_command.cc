@@ -1,12 +1,11 @@
 // serve: the HTTP server. Everything it says goes to stderr.
-#include "serve/serve.h"
-
 #include <fmt/format.h>
 
 #include <memory>
 
 #include "command.h"
 #include "sampling_options.h"
+#include "serve/serve.h"
 
 namespace upg::cli {
 
@@ -23,7 +22,8 @@ void add_serve(CLI::App& command) {
   CLI::Option* models =
       command.add_option("--models", s.models, "A folder: every model in it by its name, loaded at first use");
   model->excludes(models);
-  command.add_option("--idle-unload", o->idle_unload, "--models: seconds without requests before a model goes; 0: never [0]");
+  command.add_option("--idle-unload", o->idle_unload,
+                     "--models: seconds without requests before a model goes; 0: never [0]");
   command.add_option("--alias", s.alias, "The model's name in responses [that of the file]")->excludes(models);
   command.add_option("--host", s.host, "Address to listen on [127.0.0.1]");
   command.add_option("--port", o->port, "0: any free one [8080]")->check(CLI::Range(0, 65535));
@@ -44,8 +44,7 @@ void add_serve(CLI::App& command) {
       "    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'");
   command.callback([o] {
     serve::ServeOptions& serve = o->serve;
-    if (o->model.model.empty() && serve.models.empty())
-      throw CLI::RequiredError("MODEL or --models");
+    if (o->model.model.empty() && serve.models.empty()) throw CLI::RequiredError("MODEL or --models");
     serve.model = o->model.model;
     serve.port = static_cast<int>(o->port);
     serve.idle_unload = std::chrono::seconds(o->idle_unload);

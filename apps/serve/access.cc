@@ -62,8 +62,10 @@ void Access::check_host(const HttpRequest& request) const {
   const std::string_view name = host_of(authority);
   // A page of another host may have let its own name point here; then the browser would send that name.
   if (loopback_ && !is_loopback(name) && name != host_)
-    throw RequestError(403, fmt::format("the request is for the host \"{}\", this server answers to {} and localhost",
-                                        name.substr(0, 100), host_), "Host");
+    throw RequestError(403,
+                       fmt::format("the request is for the host \"{}\", this server answers to {} and localhost",
+                                   name.substr(0, 100), host_),
+                       "Host");
   const std::string origin = request.header("Origin");
   if (!origin.empty() && lower(origin) != "http://" + authority && !allows_origin(request))
     throw RequestError(403, "pages of other origins are not let in: --cors ORIGIN allows one", "Origin");

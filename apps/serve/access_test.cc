@@ -18,7 +18,8 @@ HttpRequest with(std::map<std::string, std::string> headers) {
 
 TEST(Access, KeysAreComparedWhole) {
   EXPECT_TRUE(same_key("secret", "secret"));
-  for (const char* given : {"", "s", "secre", "secrets", "Secret", "secretsecret"}) EXPECT_FALSE(same_key("secret", given));
+  for (const char* given : {"", "s", "secre", "secrets", "Secret", "secretsecret"})
+    EXPECT_FALSE(same_key("secret", given));
 }
 
 TEST(Access, HostsAreCutOutOfAuthorities) {

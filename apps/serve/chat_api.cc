@@ -80,7 +80,8 @@ std::shared_ptr<Chat> read_chat(const Service& service, const HttpRequest& reque
   generation.logprobs = chat->logprobs;
   generation.top_logprobs = chat->top;
   std::vector<GenerationRequest> all = choices_of(generation, n);
-  for (GenerationRequest& one : all) one.constraint = chat->prompt.prefix.empty() ? read_constraint(*chat->model, fields, "response_format")
+  for (GenerationRequest& one : all)
+    one.constraint = chat->prompt.prefix.empty() ? read_constraint(*chat->model, fields, "response_format")
                                                  : call_constraint(*chat->model, chat->prompt);
   for (uint64_t i = 0; i < n; ++i) chat->choices.emplace_back(ChatAnswer(*chat->model, chat->prompt));
   chat->generations = std::make_unique<Generations>(chat->model, std::move(all));
@@ -92,20 +93,21 @@ void answer_whole(Chat& chat, const HttpRequest& request, HttpResponse& response
     choice.content += said.content;
     for (const ToolCall& call : said.calls) choice.calls.push_back(call_json(call));
   };
-  const bool all = chat.generations->run(
-      {[&](size_t index, const GenerationPiece& piece) {
-         Choice& choice = chat.choices[index];
-         take(choice, choice.answer.push(piece));
-         for (Json& entry : chat_logprobs(*chat.model->engine, piece.logprobs, chat.top))
-           choice.logprobs.push_back(std::move(entry));
-       },
-       [&](size_t index, const Generation& generation) {
-         Choice& choice = chat.choices[index];
-         take(choice, choice.answer.finish());
-         choice.finish = choice.answer.called() ? "tool_calls" : finish_name(generation.result().finish);
-         chat.usage.add(generation, index == 0);
-       },
-       [&] { return !request.gone(); }});
+  const bool all =
+      chat.generations->run({[&](size_t index, const GenerationPiece& piece) {
+                               Choice& choice = chat.choices[index];
+                               take(choice, choice.answer.push(piece));
+                               for (Json& entry : chat_logprobs(*chat.model->engine, piece.logprobs, chat.top))
+                                 choice.logprobs.push_back(std::move(entry));
+                             },
+                             [&](size_t index, const Generation& generation) {
+                               Choice& choice = chat.choices[index];
+                               take(choice, choice.answer.finish());
+                               choice.finish =
+                                   choice.answer.called() ? "tool_calls" : finish_name(generation.result().finish);
+                               chat.usage.add(generation, index == 0);
+                             },
+                             [&] { return !request.gone(); }});
   if (!all) throw RequestError(499, "the client has left");
   Json json = chat.head("chat.completion");
   json["choices"] = Json::array();
@@ -142,7 +144,8 @@ void answer_stream(Chat& chat, Events& events) {
     Json list = nullptr;
     if (chat.logprobs && !logprobs.empty())
       list = {{"content", chat_logprobs(*chat.model->engine, logprobs, chat.top)}, {"refusal", nullptr}};
-    if (!said.content.empty() || !list.is_null()) chunk(index, Json::object({{"content", said.content}}), std::move(list), nullptr);
+    if (!said.content.empty() || !list.is_null())
+      chunk(index, Json::object({{"content", said.content}}), std::move(list), nullptr);
     for (const ToolCall& call : said.calls) {
       Json begun = call_json(call);
       const size_t number = choice.calls.size();
@@ -156,18 +159,18 @@ void answer_stream(Chat& chat, Events& events) {
     }
   };
   for (size_t i = 0; i < chat.choices.size(); ++i) chunk(i, {{"role", "assistant"}, {"content", ""}}, nullptr, nullptr);
-  const bool all = chat.generations->run(
-      {[&](size_t index, const GenerationPiece& piece) {
-         tell(index, chat.choices[index].answer.push(piece), piece.logprobs);
-       },
-       [&](size_t index, const Generation& generation) {
-         ChatAnswer& answer = chat.choices[index].answer;
-         tell(index, answer.finish(), {});
-         chunk(index, Json::object(), nullptr,
-               answer.called() ? "tool_calls" : finish_name(generation.result().finish));
-         chat.usage.add(generation, index == 0);
-       },
-       [&] { return events.alive(); }});
+  const bool all =
+      chat.generations->run({[&](size_t index, const GenerationPiece& piece) {
+                               tell(index, chat.choices[index].answer.push(piece), piece.logprobs);
+                             },
+                             [&](size_t index, const Generation& generation) {
+                               ChatAnswer& answer = chat.choices[index].answer;
+                               tell(index, answer.finish(), {});
+                               chunk(index, Json::object(), nullptr,
+                                     answer.called() ? "tool_calls" : finish_name(generation.result().finish));
+                               chat.usage.add(generation, index == 0);
+                             },
+                             [&] { return events.alive(); }});
   if (!all) return;
   if (chat.include_usage) {
     Json json = chat.head("chat.completion.chunk");

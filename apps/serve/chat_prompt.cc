@@ -83,8 +83,7 @@ void read_tools(const Fields& fields, ChatRequest& chat) {
       const std::string where = fmt::format("tools[{}]", i);
       const Fields tool((*tools)[i], where);
       const std::string type = tool.text("type").value_or("function");
-      if (type != "function")
-        refuse(where + ".type", fmt::format("{}.type is \"{}\", must be function", where, type));
+      if (type != "function") refuse(where + ".type", fmt::format("{}.type is \"{}\", must be function", where, type));
       const Json* function = tool.object("function");
       if (function == nullptr) refuse(where + ".function", fmt::format("{}.function is missing", where));
       const Fields about(*function, where + ".function");
@@ -120,8 +119,9 @@ std::string call_middle(const ToolFormat& format) { return fmt::format("\", \"{}
 
 ChatPrompt make_prompt(const ServedModel& model, const ChatRequest& chat, const std::string& field) {
   if (!model.engine->has_chat_template())
-    throw RequestError(400, fmt::format("the model \"{}\" has no chat template: /v1/completions continues a text",
-                                        model.name), "model");
+    throw RequestError(
+        400, fmt::format("the model \"{}\" has no chat template: /v1/completions continues a text", model.name),
+        "model");
   ChatPrompt prompt;
   for (const Json& tool : chat.tools) prompt.tools.insert(tool["function"]["name"].get<std::string>());
   if (chat.must_call) {

@@ -14,12 +14,12 @@
 namespace upg::serve {
 
 struct ChatRequest {
-  Json messages;                   // an array
-  Json tools = Json::array();      // of {"type": "function", "function": {...}}
-  bool must_call = false;          // an answer must be a call,
-  std::string tool;                // of this tool where it is not empty
+  Json messages;                    // an array
+  Json tools = Json::array();       // of {"type": "function", "function": {...}}
+  bool must_call = false;           // an answer must be a call,
+  std::string tool;                 // of this tool where it is not empty
   Json variables = Json::object();  // of the template
-  bool continues = false;          // the last message is the beginning of the answer
+  bool continues = false;           // the last message is the beginning of the answer
 };
 
 struct ChatPrompt {

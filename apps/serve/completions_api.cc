@@ -134,13 +134,14 @@ void answer_stream(Completion& c, Events& events) {
     Json logprobs = c.logprobs ? c.choices[index].logprobs.take() : Json(nullptr);
     if (!text.empty() || c.logprobs) chunk(choice_json(index, text, std::move(logprobs), nullptr));
   };
-  const bool all = c.generations->run({take,
-                                       [&](size_t index, const Generation& generation) {
-                                         if (!c.choices[index].began) take(index, {});
-                                         chunk(choice_json(index, "", nullptr, finish_name(generation.result().finish)));
-                                         c.usage.add(generation, index % c.n == 0);
-                                       },
-                                       [&] { return events.alive(); }});
+  const bool all =
+      c.generations->run({take,
+                          [&](size_t index, const Generation& generation) {
+                            if (!c.choices[index].began) take(index, {});
+                            chunk(choice_json(index, "", nullptr, finish_name(generation.result().finish)));
+                            c.usage.add(generation, index % c.n == 0);
+                          },
+                          [&] { return events.alive(); }});
   if (!all) return;
   if (c.include_usage) {
     Json json = c.head();

@@ -155,9 +155,8 @@ bool Connection::gone() const {
 }
 
 void Connection::answer(int status, const char* reason, std::string_view message) {
-  const std::string body =
-      fmt::format(R"({{"error":{{"message":"{}","type":"{}","param":null,"code":null}}}})", message,
-                  status >= 500 ? "server_error" : "invalid_request_error");
+  const std::string body = fmt::format(R"({{"error":{{"message":"{}","type":"{}","param":null,"code":null}}}})",
+                                       message, status >= 500 ? "server_error" : "invalid_request_error");
   const std::string text = fmt::format(
       "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n{}", status,
       reason, body.size(), status == 503 ? "Retry-After: 1\r\n" : "", body);

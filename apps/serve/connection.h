@@ -17,8 +17,8 @@ class Connection : public httplib::Stream {
 
   explicit Connection(int socket);
 
-  /// Waits for the next request until its headers are all there. `on_first_byte` is called when it begins to come; false
-  /// gives the connection up.
+  /// Waits for the next request until its headers are all there. `on_first_byte` is called when it begins to come;
+  /// false gives the connection up.
   Wait wait_for_request(const std::function<bool()>& on_first_byte);
   /// A small response of the connection's own, in place of httplib's.
   void answer(int status, const char* reason, std::string_view message);

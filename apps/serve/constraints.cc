@@ -90,7 +90,8 @@ const std::vector<Vocabulary::Token>& Vocabulary::tokens(const Engine& engine) {
     for (uint64_t id = 0; id < engine.info().vocab_size; ++id) {
       std::string bytes = engine.token_bytes(static_cast<int32_t>(id));
       const std::vector<int32_t> self = {static_cast<int32_t>(id)};
-      const bool special = !bytes.empty() && engine.tokenize(bytes, /*parse_special=*/true, /*add_special=*/false) == self &&
+      const bool special = !bytes.empty() &&
+                           engine.tokenize(bytes, /*parse_special=*/true, /*add_special=*/false) == self &&
                            engine.tokenize(bytes, /*parse_special=*/false, /*add_special=*/false) != self;
       if (special) bytes.clear();
       const bool plain = !bytes.empty() && std::all_of(bytes.begin(), bytes.end(), [](char c) {

@@ -56,7 +56,8 @@ void embeddings(Service& service, const HttpRequest& request, HttpResponse& resp
     if (request.gone()) throw RequestError(499, "the client has left");
     std::vector<float> vector = model->scheduler->embed(input);
     if (dimensions && static_cast<size_t>(*dimensions) != vector.size())
-      refuse("dimensions", fmt::format("dimensions is {}, this model's embeddings have {}", *dimensions, vector.size()));
+      refuse("dimensions",
+             fmt::format("dimensions is {}, this model's embeddings have {}", *dimensions, vector.size()));
     normalize(vector);
     tokens += input.size();
     Json entry = {{"object", "embedding"}, {"index", list.size()}};

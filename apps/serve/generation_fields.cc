@@ -73,7 +73,8 @@ std::vector<std::string> read_stops(const Fields& fields, const char* name) {
   if (value == nullptr) return {};
   const Json list = value->is_string() ? Json::array({*value}) : *value;
   if (!list.is_array()) refuse_type(name, "a string or an array of strings", *value);
-  if (list.size() > kMaxStops) refuse(name, fmt::format("{} has {} strings, {} are the limit", name, list.size(), kMaxStops));
+  if (list.size() > kMaxStops)
+    refuse(name, fmt::format("{} has {} strings, {} are the limit", name, list.size(), kMaxStops));
   std::vector<std::string> stops;
   for (size_t i = 0; i < list.size(); ++i) {
     const std::string where = fmt::format("{}[{}]", name, i);

@@ -142,8 +142,7 @@ class SinkOf : public EventSink {
 
 class HttpServer::Impl : public httplib::Server {
  public:
-  Impl(const std::string& host, int port, size_t connections, HttpHandlers handlers)
-      : handlers_(std::move(handlers)) {
+  Impl(const std::string& host, int port, size_t connections, HttpHandlers handlers) : handlers_(std::move(handlers)) {
     new_task_queue = [this, connections] { return new ConnectionThreads(registry_, connections); };
     set_tcp_nodelay(true);
     // httplib would let a second server take the same port.
@@ -161,8 +160,8 @@ class HttpServer::Impl : public httplib::Server {
     };
     Get("/", handle);
     Post("/", handle);
-    set_error_handler(Handler(
-        [this](const httplib::Request& request, httplib::Response& response) { complete(request, response); }));
+    set_error_handler(
+        Handler([this](const httplib::Request& request, httplib::Response& response) { complete(request, response); }));
     port_ = port == 0 ? bind_to_any_port(host) : (bind_to_port(host, port) ? port : -1);
     if (port_ < 0)
       throw upg::Error(ErrorCode::kIo, fmt::format("cannot listen on {} port {}: is the address one of this machine's, "

@@ -24,8 +24,25 @@ class JsonMachine {
 
  private:
   enum class State : uint8_t {
-    kValue, kFirstItem, kFirstKey, kKey, kColon, kAfter, kString, kEscape, kHex, kLiteral, kMinus, kZero, kDigits, kPoint,
-    kFraction, kExponent, kExponentSign, kExponentDigits, kDone
+    kValue,
+    kFirstItem,
+    kFirstKey,
+    kKey,
+    kColon,
+    kAfter,
+    kString,
+    kEscape,
+    kHex,
+    kLiteral,
+    kMinus,
+    kZero,
+    kDigits,
+    kPoint,
+    kFraction,
+    kExponent,
+    kExponentSign,
+    kExponentDigits,
+    kDone
   };
   static constexpr size_t kMaxDepth = 32;
   static constexpr int kMaxSpace = 24;  // on end: a model that is not let out of an object would fill it with space
@@ -38,9 +55,9 @@ class JsonMachine {
   bool end_number(char byte);
 
   State state_ = State::kValue;
-  bool key_ = false;          // the string is one
-  bool object_next_ = true;   // the value must be an object
-  uint8_t hex_ = 0;           // digits that are missing
+  bool key_ = false;         // the string is one
+  bool object_next_ = true;  // the value must be an object
+  uint8_t hex_ = 0;          // digits that are missing
   int space_ = 0;
   size_t closing_ = 0;        // so many open brackets get nothing more after their present value
   std::string open_;          // brackets

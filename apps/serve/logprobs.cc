@@ -54,7 +54,8 @@ void CompletionLogprobs::add_token(int32_t token) {
   tokens_.push_back(token_text(bytes));
   offsets_.push_back(offset_);
   // Bytes that begin a character: all but those that go on with one.
-  offset_ += static_cast<uint64_t>(std::count_if(bytes.begin(), bytes.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+  offset_ +=
+      static_cast<uint64_t>(std::count_if(bytes.begin(), bytes.end(), [](char c) { return (c & 0xC0) != 0x80; }));
 }
 
 void CompletionLogprobs::add_first(int32_t token) {

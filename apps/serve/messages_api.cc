@@ -52,10 +52,10 @@ void translate(const Json& message, const std::string& where, Json& out) {
       any_text = true;
     } else if (type == "tool_use" && role == "assistant") {
       const Json* input = block.object("input");
-      calls.push_back({{"id", block.required_text("id")},
-                       {"type", "function"},
-                       {"function",
-                        {{"name", block.required_text("name")}, {"arguments", input ? *input : Json::object()}}}});
+      calls.push_back(
+          {{"id", block.required_text("id")},
+           {"type", "function"},
+           {"function", {{"name", block.required_text("name")}, {"arguments", input ? *input : Json::object()}}}});
     } else if (type == "tool_result" && role == "user") {
       const Json* result = block.find("content");
       out.push_back({{"role", "tool"},
@@ -105,8 +105,7 @@ ChatRequest read_conversation(const Fields& fields) {
   Json translated = Json::array();
   if (const Json* system = fields.find("system"))
     translated.push_back({{"role", "system"}, {"content", plain_text(*system, "system")}});
-  for (size_t i = 0; i < messages->size(); ++i)
-    translate((*messages)[i], fmt::format("messages[{}]", i), translated);
+  for (size_t i = 0; i < messages->size(); ++i) translate((*messages)[i], fmt::format("messages[{}]", i), translated);
   if (messages->empty()) refuse("messages", "messages is empty");
   chat.messages = normal_messages(translated, "messages");
   const Json& last = chat.messages.back();
@@ -219,19 +218,18 @@ std::shared_ptr<Message> read_message(const Service& service, const HttpRequest&
 // False when the client has left.
 bool generate(Message& message, MessageWriter& writer, const std::function<bool()>& alive) {
   ChatAnswer answer(*message.model, message.prompt);
-  return message.generations->run(
-      {[&](size_t, const GenerationPiece& piece) { writer.add(answer.push(piece)); },
-       [&](size_t, const Generation& generation) {
-         writer.add(answer.finish());
-         const GenerateResult& result = generation.result();
-         message.usage.add(generation, /*counts_prompt=*/true);
-         message.stop_sequence = met_stop(*message.model->engine, result, message.stops);
-         message.stop_reason = answer.called()                          ? "tool_use"
-                               : result.finish == FinishReason::kLength ? "max_tokens"
-                               : message.stop_sequence.empty()          ? "end_turn"
-                                                                        : "stop_sequence";
-       },
-       alive});
+  return message.generations->run({[&](size_t, const GenerationPiece& piece) { writer.add(answer.push(piece)); },
+                                   [&](size_t, const Generation& generation) {
+                                     writer.add(answer.finish());
+                                     const GenerateResult& result = generation.result();
+                                     message.usage.add(generation, /*counts_prompt=*/true);
+                                     message.stop_sequence = met_stop(*message.model->engine, result, message.stops);
+                                     message.stop_reason = answer.called()                          ? "tool_use"
+                                                           : result.finish == FinishReason::kLength ? "max_tokens"
+                                                           : message.stop_sequence.empty()          ? "end_turn"
+                                                                                                    : "stop_sequence";
+                                   },
+                                   alive});
 }
 
 void answer_stream(Message& message, Events& events) {

@@ -47,9 +47,8 @@ void translate(const Json& value, const std::string& where, Json& messages) {
     if (calls.is_null()) calls = Json::array();
     calls.push_back(call_of(item));
   } else if (type == "function_call_output") {
-    messages.push_back({{"role", "tool"},
-                        {"tool_call_id", item.required_text("call_id")},
-                        {"content", output_text(item, where)}});
+    messages.push_back(
+        {{"role", "tool"}, {"tool_call_id", item.required_text("call_id")}, {"content", output_text(item, where)}});
   } else {
     refuse(where + ".type", fmt::format("{}.type is \"{}\", which this server does not read", where, type));
   }
@@ -198,10 +197,11 @@ struct Response {
 
 // What a response repeats of its request, and what stands there where the request has nothing.
 Json echoed_fields(const Fields& fields) {
-  Json echoed = {{"instructions", nullptr},      {"max_output_tokens", nullptr}, {"metadata", Json::object()},
-                 {"parallel_tool_calls", true},  {"temperature", nullptr},       {"tool_choice", "auto"},
-                 {"tools", Json::array()},       {"top_p", nullptr},             {"truncation", "disabled"},
-                 {"text", Json::object({{"format", Json::object({{"type", "text"}})}})}};
+  Json echoed = {{"instructions", nullptr},    {"max_output_tokens", nullptr},
+                 {"metadata", Json::object()}, {"parallel_tool_calls", true},
+                 {"temperature", nullptr},     {"tool_choice", "auto"},
+                 {"tools", Json::array()},     {"top_p", nullptr},
+                 {"truncation", "disabled"},   {"text", Json::object({{"format", Json::object({{"type", "text"}})}})}};
   for (auto& [key, value] : echoed.items())
     if (const Json* given = fields.find(key.c_str())) value = *given;
   return echoed;
@@ -248,8 +248,7 @@ std::shared_ptr<Response> read_response(const Service& service, const HttpReques
   if (const auto most = fields.integer("max_output_tokens", 1, INT32_MAX)) generation.options.max_tokens = *most;
   if (const Json* text = fields.object("text"))
     generation.constraint = read_constraint(*response->model, Fields(*text, "text"), "format");
-  if (!response->prompt.prefix.empty())
-    generation.constraint = call_constraint(*response->model, response->prompt);
+  if (!response->prompt.prefix.empty()) generation.constraint = call_constraint(*response->model, response->prompt);
   response->generations =
       std::make_unique<Generations>(response->model, std::vector<GenerationRequest>{std::move(generation)});
   return response;
@@ -257,15 +256,14 @@ std::shared_ptr<Response> read_response(const Service& service, const HttpReques
 
 bool generate(Response& response, OutputWriter& writer, const std::function<bool()>& alive) {
   ChatAnswer answer(*response.model, response.prompt);
-  return response.generations->run(
-      {[&](size_t, const GenerationPiece& piece) { writer.add(answer.push(piece)); },
-       [&](size_t, const Generation& generation) {
-         writer.add(answer.finish());
-         response.usage.add(generation, /*counts_prompt=*/true);
-         response.cut = generation.result().finish == FinishReason::kLength;
-         writer.close(response.status());
-       },
-       alive});
+  return response.generations->run({[&](size_t, const GenerationPiece& piece) { writer.add(answer.push(piece)); },
+                                    [&](size_t, const Generation& generation) {
+                                      writer.add(answer.finish());
+                                      response.usage.add(generation, /*counts_prompt=*/true);
+                                      response.cut = generation.result().finish == FinishReason::kLength;
+                                      writer.close(response.status());
+                                    },
+                                    alive});
 }
 
 void answer_stream(Response& response, Events& events) {

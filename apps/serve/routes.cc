@@ -51,8 +51,9 @@ const Route* find_path(std::string_view path) {
 const Route& find_route(const HttpRequest& request) {
   const Route* route = find_path(request.path);
   if (route == nullptr)
-    throw RequestError(404, fmt::format("there is no {}: GET /openapi.json has all routes", request.path.substr(0, 200)),
-                       {}, "unknown_url");
+    throw RequestError(404,
+                       fmt::format("there is no {}: GET /openapi.json has all routes", request.path.substr(0, 200)), {},
+                       "unknown_url");
   if (!method_matches(*route, request.method))
     throw RequestError(405, fmt::format("{} is asked with {}", route->path, route->method));
   return *route;
@@ -73,10 +74,9 @@ std::string printable(std::string_view text) {
 
 void log_line(const HttpRequest& request, int status, double seconds, const std::string& note) {
   const auto now = std::chrono::time_point_cast<std::chrono::milliseconds>(std::chrono::system_clock::now());
-  const std::string line =
-      fmt::format("{:%FT%TZ} {} {} {} {} {:.3f}s{}{}\n", fmt::gmtime(std::chrono::system_clock::to_time_t(now)),
-                  request.client, printable(request.method), printable(request.path), status, seconds,
-                  note.empty() ? "" : " ", printable(note));
+  const std::string line = fmt::format(
+      "{:%FT%TZ} {} {} {} {} {:.3f}s{}{}\n", fmt::gmtime(std::chrono::system_clock::to_time_t(now)), request.client,
+      printable(request.method), printable(request.path), status, seconds, note.empty() ? "" : " ", printable(note));
   std::fwrite(line.data(), 1, line.size(), stderr);  // in one piece, as several threads write
 }
 
@@ -88,12 +88,12 @@ HttpResponse preflight(const Access& access, const HttpRequest& request) {
   if (!access.allows_origin(request)) throw RequestError(403, "CORS is off: --cors ORIGIN turns it on");
   HttpResponse response;
   response.status = 204;
-  response.headers = {{"Access-Control-Allow-Methods", "GET, POST"},
-                      {"Access-Control-Allow-Headers",
-                       request.header("Access-Control-Request-Headers").empty()
-                           ? std::string("Authorization, Content-Type, X-Api-Key")
-                           : printable(request.header("Access-Control-Request-Headers"))},
-                      {"Access-Control-Max-Age", "600"}};
+  response.headers = {
+      {"Access-Control-Allow-Methods", "GET, POST"},
+      {"Access-Control-Allow-Headers", request.header("Access-Control-Request-Headers").empty()
+                                           ? std::string("Authorization, Content-Type, X-Api-Key")
+                                           : printable(request.header("Access-Control-Request-Headers"))},
+      {"Access-Control-Max-Age", "600"}};
   access.add_cors(request, response);
   return response;
 }

@@ -35,18 +35,18 @@ void serve(const ServeOptions& options, const std::atomic<bool>& stop) {
   const ModelOptions model{options.engine, options.scheduler, options.idle_unload};
   service.models = options.models.empty() ? Models::single(options.model, options.alias, model)
                                           : Models::folder(options.models, model);
-  HttpServer server(
-      options.host, options.port, options.connections,
-      {[&](const HttpRequest& request) { return check_request(service, access, request); },
-       [&](const HttpRequest& request) { return handle_request(service, access, request); },
-       [&](const HttpRequest& request, int status, const std::string& message) {
-         return failed_request(access, request, status, message);
-       }});
+  HttpServer server(options.host, options.port, options.connections,
+                    {[&](const HttpRequest& request) { return check_request(service, access, request); },
+                     [&](const HttpRequest& request) { return handle_request(service, access, request); },
+                     [&](const HttpRequest& request, int status, const std::string& message) {
+                       return failed_request(access, request, status, message);
+                     }});
   server.start();
   std::string names;
   for (const ModelSource& source : service.models->list()) names += (names.empty() ? "" : ", ") + source.name;
   say(fmt::format("serving {} at http://{}:{}\n", names, shown_host(options.host), server.port()));
-  if (open_to_all) say("warning: everybody who reaches this address may use the server: --api-key-file asks for a key\n");
+  if (open_to_all)
+    say("warning: everybody who reaches this address may use the server: --api-key-file asks for a key\n");
   while (!stop) std::this_thread::sleep_for(std::chrono::milliseconds(50));
 
   service.draining = true;

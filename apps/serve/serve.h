@@ -24,8 +24,8 @@ struct ServeOptions {
   SchedulerOptions scheduler;
 };
 
-/// Serves until `stop` is set, then answers what has begun, and returns. Says on stderr where it listens, and a line for
-/// each request. Throws Error for options that are wrong, a model that does not open, an address that is taken.
+/// Serves until `stop` is set, then answers what has begun, and returns. Says on stderr where it listens, and a line
+/// for each request. Throws Error for options that are wrong, a model that does not open, an address that is taken.
 void serve(const ServeOptions& options, const std::atomic<bool>& stop);
 
 }  // namespace upg::serve

@@ -26,8 +26,8 @@ void tokenize_text(Service& service, const HttpRequest& request, HttpResponse& r
     tokens = model->engine->tokenize(*text, fields.flag("parse_special").value_or(true),
                                      fields.flag("add_special").value_or(true));
   }
-  response.body = to_text(
-      {{"tokens", tokens}, {"count", tokens.size()}, {"max_model_len", model->scheduler->context()}});
+  response.body =
+      to_text({{"tokens", tokens}, {"count", tokens.size()}, {"max_model_len", model->scheduler->context()}});
 }
 
 void detokenize_tokens(Service& service, const HttpRequest& request, HttpResponse& response) {

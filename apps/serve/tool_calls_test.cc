@@ -52,15 +52,18 @@ TEST(ToolCalls, EveryFormatOfTheListIsRead) {
 
 TEST(ToolCalls, SeveralCallsComeInTheirOrder) {
   const std::vector<std::pair<const char*, const char*>> calls = {{"weather", "{}"}, {"add", R"({"a":1})"}};
-  expect({"<tool_call>{\"name\": \"weather\", \"arguments\": {}}</tool_call>\n"
-          "<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 1}}</tool_call>",
-          "", calls});
+  expect(
+      {"<tool_call>{\"name\": \"weather\", \"arguments\": {}}</tool_call>\n"
+       "<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 1}}</tool_call>",
+       "", calls});
   expect({R"([TOOL_CALLS][{"name": "weather", "arguments": {}}, {"name": "add", "arguments": {"a": 1}}])", "", calls});
   expect({R"({"name": "weather", "parameters": {}}; {"name": "add", "parameters": {"a": 1}})", "", calls});
 }
 
 TEST(ToolCalls, TextBeforeACallIsContentWithoutTheSpaceBetween) {
-  expect({"Let me see.\n\n<tool_call>\n{\"name\": \"add\", \"arguments\": {}}\n</tool_call>", "Let me see.", {{"add", "{}"}}});
+  expect({"Let me see.\n\n<tool_call>\n{\"name\": \"add\", \"arguments\": {}}\n</tool_call>",
+          "Let me see.",
+          {{"add", "{}"}}});
 }
 
 TEST(ToolCalls, BracesAndQuotesInStringsDoNotEndACall) {
