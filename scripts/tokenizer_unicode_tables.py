@@ -4,7 +4,9 @@
 The tables are measured from the PyPI package itself, over all code points, so that they hold whatever Unicode version
 each of its parts was built with. Needs Python 3.11 (its unicodedata is Unicode 14, the version of PCRE2 10.42).
 """
+import itertools
 import pathlib
+import struct
 import sys
 import textwrap
 import unicodedata
@@ -44,13 +46,94 @@ def inert_marks(marks):
     return [c for c in marks if inert(c)]
 
 
-def packed(points):
-    items = [f"{{0x{a:x},0x{b:x}}}" for a, b in ranges(points)]
+def wrapped(items):
     return textwrap.wrap(", ".join(items), 116, initial_indent="    ", subsequent_indent="    ")
 
 
+def packed(points):
+    return wrapped(f"{{0x{a:x},0x{b:x}}}" for a, b in ranges(points))
+
+
+def grapheme_counter():
+    """A normalizer that shows how the Precompiled normalizer cuts a text into grapheme clusters.
+
+    Its trie has every byte, with "X" for what it stands for: a cluster of less than 6 bytes becomes one X, of a longer
+    one each character does.
+    """
+    units = [0] * 1024
+    units[0] = 256 << 10
+    for byte in range(1, 256):
+        units[256 ^ byte] = (256 ^ byte ^ 512) << 10 | 1 << 8 | byte
+    trie = struct.pack("<1024I", *units)
+    counter = normalizers.Precompiled(struct.pack("<I", len(trie)) + trie + b"X\0")
+    return lambda *characters: len(counter.normalize_str("".join(characters)))
+
+
+def grapheme_bits(marks):
+    """What each code point does to the boundaries next to it, as far as they matter in clusters of less than 6 bytes.
+
+    Marks that decompositions or short clusters cannot tell apart are left out: no boundary depends on them.
+    """
+    count = grapheme_counter()
+    acute, joiner, copyright, ka, virama = "\u0301", "\u200d", "\u00a9", "\u0915", "\u094d"
+    bits = {}
+    for point in CODE_POINTS:
+        c = chr(point)
+        size = len(c.encode())
+        joins = count("x", c) == 1
+        emoji_extend = joins and point != 0x200D and count(copyright, c, joiner, copyright, acute) == 5
+        linker = joins and count(ka, c, ka, acute) == 4
+        flags = {
+            "Joins": joins,
+            "Prepend": not joins and count(c, "x") == 1,
+            "Control": not joins and count(c, acute, acute) == 2,
+            "Pictographic": not joins and count(copyright, joiner, c) == 3,
+            "Extend": emoji_extend,
+            "Consonant": not joins and count(c, virama, ka, acute) == 4,
+            "Linker": linker,
+            "ConjunctExtend": joins and not linker and count(ka, virama, c, ka, acute) == 5,
+            "Vowel": not joins and count(c, "x") == 2 and not 0xAC00 <= point <= 0xD7A3 and not 0x11A8 <= point <= 0x11FF
+            and not 0xD7CB <= point <= 0xD7FB and count(c, "\u11a8", acute) == 3,
+            "Leading": not joins and size == 3 and not 0xAC00 <= point <= 0xD7A3 and count(c, "x") == 2
+            and count(c, "\u1160", acute) == 3 and count("\u1160", c, acute) == 2,
+        }  # fmt: skip
+        value = sum(1 << i for i, flag in enumerate(flags.values()) if flag)
+        if value:
+            bits[point] = value
+    return bits
+
+
+def bit_ranges(bits):
+    out = []
+    for point, value in sorted(bits.items()):
+        if out and out[-1][1] == point - 1 and out[-1][2] == value:
+            out[-1][1] = point
+        else:
+            out.append([point, point, value])
+    return out
+
+
+def changed_by(normalizer, **options):
+    step = normalizer(**options)
+    return [c for c in CODE_POINTS if step.normalize_str(chr(c)) != chr(c)]
+
+
+def late_lowercase():
+    """(first, last, what to add, distance from one to the next) of what Python's Unicode does not change in this way."""
+    lower = normalizers.Lowercase()
+    late = []
+    for point in CODE_POINTS:
+        small = lower.normalize_str(chr(point))
+        if small != chr(point).lower():
+            assert len(small) == 1
+            late.append((point, ord(small) - point))
+    return [(*ends, delta) for delta, group in itertools.groupby(late, key=lambda pair: pair[1])
+            for ends in ranges([point for point, _ in group])]  # fmt: skip
+
+
 def emit_ranges(name, points, comment):
-    lines = [f"// {comment}", f"constexpr CodePointRange {name}Data[] = {{", *packed(points)]
+    lines = [*textwrap.wrap(comment, 116, initial_indent="// ", subsequent_indent="// "),
+             f"constexpr CodePointRange {name}Data[] = {{", *packed(points)]  # fmt: skip
     lines += ["};", f"const std::span<const CodePointRange> {name}{{{name}Data}};", ""]
     return lines
 
@@ -92,10 +175,20 @@ def main():
         ("kPunctuation", punctuation, "What the Punctuation pre-tokenizer takes: ASCII symbols and an old Unicode's P."),
         ("kNormalizationBarriers", inert_marks(marks) + LATE_COMPOSITIONS,
          "Code points that neither reorder nor compose in the NFC of the package."),
+        ("kDecomposing", changed_by(normalizers.NFD), "What the NFD of the package, that of an old Unicode, takes apart."),
+        ("kCompatibility", changed_by(normalizers.NFKD), "What its NFKD takes apart."),
+        ("kAccents", changed_by(normalizers.StripAccents), "What StripAccents removes: the marks of an old Unicode."),
     ):
         lines = emit_ranges(name, points, comment)
         bodies += lines[:-2] + [""]
         tails.append(lines[-2])
+    bodies += ["// Boundaries of grapheme clusters as the Precompiled normalizer sees them; graphemes.cc has the bits.",
+               "constexpr GraphemeRange kGraphemeData[] = {",
+               *wrapped(f"{{0x{a:x},0x{b:x},{v}}}" for a, b, v in bit_ranges(grapheme_bits(marks))), "};", ""]  # fmt: skip
+    tails.append("const std::span<const GraphemeRange> kGraphemeRanges{kGraphemeData};")
+    bodies += ["// Lower case of letters that came after Unicode 14.", "constexpr LateLowercase kLowercaseData[] = {",
+               *wrapped(f"{{0x{a:x},0x{b:x},{d}}}" for a, b, d in late_lowercase()), "};", ""]  # fmt: skip
+    tails.append("const std::span<const LateLowercase> kLateLowercase{kLowercaseData};")
     out += bodies + ["}  // namespace", "", "const std::span<const LateCodePoints> kLateCodePoints{kLateData};", *tails, ""]
     out += ["}  // namespace upg", ""]
     path = pathlib.Path(__file__).resolve().parent.parent / "src/text/unicode_tables.cc"

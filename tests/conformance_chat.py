@@ -12,11 +12,14 @@ import pathlib
 import struct
 import subprocess
 import sys
+import warnings
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 import chat_cases  # noqa: E402
 import chat_fuzz  # noqa: E402
+
+warnings.simplefilter("ignore", SyntaxWarning)  # jinja2 makes Python of templates that random ones make odd
 
 
 def run_driver(driver, requests):

@@ -1,16 +1,26 @@
-// Encodes length-prefixed strings from stdin for tests/conformance_tokenizer.py: tokenizer_driver TOKENIZER_JSON
-// [--plain]. For each string: a 32-bit count of ids, the ids, the 32-bit size of their decoded text, that text.
-// Little-endian hosts.
+// Encodes length-prefixed strings from stdin for tests/conformance_tokenizer.py: tokenizer_driver TOKENIZER [--plain]
+// [MODEL_TYPE]. TOKENIZER is a tokenizer.json, or a SentencePiece model or rank file of a model of that type. For each
+// string: a 32-bit count of ids, the ids, the 32-bit size of their decoded text, that text. Little-endian hosts.
 // --plain encodes without special tokens around or inside the text.
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
 
 #include "text/tokenizer.h"
+#include "text/tokenizer_source.h"
 #include "upg/error.h"
 
 namespace {
+
+std::string made_json(const std::string& contents, const std::string& name, const std::string& model_type) {
+  upg::ModelTexts texts;
+  texts.config = R"({"model_type": ")" + model_type + "\"}";
+  texts.vocabulary = contents;
+  texts.vocabulary_file = name;
+  return upg::tokenizer_json(texts, name);
+}
 
 void write_block(const void* data, size_t count, size_t element_bytes) {
   const uint32_t size = static_cast<uint32_t>(count);
@@ -22,14 +32,17 @@ void write_block(const void* data, size_t count, size_t element_bytes) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: tokenizer_driver TOKENIZER_JSON [--plain] < STRINGS > IDS\n");
+    std::fprintf(stderr, "usage: tokenizer_driver TOKENIZER [--plain|--special] [MODEL_TYPE] < STRINGS > IDS\n");
     return 2;
   }
+  const std::filesystem::path path = argv[1];
   const bool plain = argc > 2 && std::string(argv[2]) == "--plain";
   try {
     std::ifstream file(argv[1], std::ios::binary);
-    const std::string json{std::istreambuf_iterator<char>(file), {}};
-    const auto tokenizer = upg::Tokenizer::from_json(json, argv[1]);
+    const std::string contents{std::istreambuf_iterator<char>(file), {}};
+    const auto tokenizer = upg::Tokenizer::from_json(
+        path.extension() == ".json" ? contents : made_json(contents, path.filename(), argc > 3 ? argv[3] : ""),
+        argv[1]);
     std::string text;
     uint32_t size = 0;
     while (std::fread(&size, sizeof size, 1, stdin) == 1) {

@@ -63,6 +63,9 @@ nlohmann::ordered_json to_json(const BenchReport& r) {
                                   {"kv_bytes", g.kv_bytes},
                                   {"bytes_per_second", g.bytes_per_second},
                                   {"fraction", g.fraction}});
+  for (const StreamsSpeed& s : r.streams)
+    json["streams"].push_back(
+        {{"streams", s.streams}, {"context", s.context}, {"tokens_per_second", s.tokens_per_second}});
   return json;
 }
 
@@ -101,6 +104,9 @@ void print(const BenchReport& r, const nlohmann::json& earlier) {
                fmt::format("generation at {}", g.context), g.tokens_per_second,
                human_bytes(g.weight_bytes + g.kv_bytes), g.bytes_per_second / 1e9, 100 * g.fraction, r.bandwidth_kind,
                against(earlier, "generation", "context", g.context, g.tokens_per_second));
+  for (const StreamsSpeed& s : r.streams)
+    fmt::print("{:<24}{:.2f} tokens/s in all, at {} tokens of context{}\n", fmt::format("{} streams", s.streams),
+               s.tokens_per_second, s.context, against(earlier, "streams", "streams", s.streams, s.tokens_per_second));
   if (r.resident_bytes) fmt::print("{:<24}{}\n", "resident memory", human_bytes(r.resident_bytes));
 }
 
@@ -182,6 +188,8 @@ void add_bench(CLI::App& command) {
   command.add_option("--keep", o->keep, "Keep the made-up model in this file; one that is there is used")->needs(shape);
   command.add_option("--prompt", o->bench.prompts, "Prompt lengths, as in 64,512 [512]")->delimiter(',');
   command.add_option("--context", o->bench.contexts, "Contexts to generate at [128,4096]")->delimiter(',');
+  command.add_option("--streams", o->bench.streams, "Sequences to decode together, at the first context: 1,4,16")
+      ->delimiter(',');
   command.add_option("--tokens", o->bench.tokens, "Tokens a round at each context [8]");
   command.add_option("--rounds", o->bench.rounds, "Rounds; the median counts [5]");
   command.add_option("--kv", o->bench.kv, "Cache of keys and values: f16, int8 or f32 [f16]");

@@ -17,6 +17,24 @@ std::string lower(std::string_view text) {
   return out;
 }
 
+// What the text says up to its first character that is no digit.
+std::string from_base64(std::string_view text) {
+  constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bytes = {};
+  uint32_t bits = 0;
+  int held = 0;
+  for (char c : text) {
+    const size_t digit = kDigits.find(c);
+    if (digit == std::string_view::npos) break;
+    bits = bits << 6 | static_cast<uint32_t>(digit);
+    held += 6;
+    if (held < 8) continue;
+    held -= 8;
+    bytes += static_cast<char>(bits >> held & 0xff);
+  }
+  return bytes;
+}
+
 }  // namespace
 
 std::vector<std::string> read_keys(const std::string& path) {
@@ -76,6 +94,12 @@ void Access::check_key(const HttpRequest& request) const {
   std::string given = request.header("x-api-key");
   const std::string authorization = request.header("Authorization");
   if (lower(authorization.substr(0, 7)) == "bearer ") given = authorization.substr(7);
+  // What a browser asks for when the page is opened: the name does not matter.
+  if (lower(authorization.substr(0, 6)) == "basic ") {
+    const std::string pair = from_base64(authorization.substr(6));
+    const size_t colon = pair.find(':');
+    given = colon == std::string::npos ? "" : pair.substr(colon + 1);
+  }
   if (given.empty())
     throw RequestError(401, "an API key is needed: Authorization: Bearer KEY, or x-api-key: KEY", {},
                        "missing_api_key");

@@ -56,7 +56,10 @@ TEST(Access, OneOfTheKeysIsEnough) {
   const Access access("127.0.0.1", {"one", "two"}, "");
   EXPECT_NO_THROW(access.check_key(with({{"Authorization", "Bearer two"}})));
   EXPECT_NO_THROW(access.check_key(with({{"x-api-key", "one"}})));
+  EXPECT_NO_THROW(access.check_key(with({{"Authorization", "Basic bWU6dHdv"}})));  // me:two
   EXPECT_THROW(access.check_key(with({{"x-api-key", "three"}})), RequestError);
+  for (const char* basic : {"Basic ", "Basic bWU", "Basic bWU6", "Basic bWU6dGhyZWU=", "Basic !"})
+    EXPECT_THROW(access.check_key(with({{"Authorization", basic}})), RequestError) << basic;
   EXPECT_THROW(access.check_key(with({})), RequestError);
 }
 

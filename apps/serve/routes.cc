@@ -123,6 +123,9 @@ std::optional<HttpResponse> check_request(Service& service, const Access& access
 
 HttpResponse failed_request(const Access& access, const HttpRequest& request, int status, const std::string& message) {
   HttpResponse response = error_response(RequestError(status, message), form_of(request));
+  const Route* route = find_path(request.path);
+  if (status == 401 && route != nullptr && route->handle == show_page)  // a browser then asks for the key itself
+    response.headers = {{"WWW-Authenticate", "Basic realm=\"UPG: the API key is the password\""}};
   access.add_cors(request, response);
   log_line(request, status, 0, {});
   return response;

@@ -17,6 +17,7 @@ struct BenchOptions {
   std::vector<uint64_t> contexts = {128, 4096};  // positions before the tokens that are timed;
                                                  // as many as the model has room for
   uint64_t tokens = 8;                           // generated in each round
+  std::vector<uint64_t> streams{};               // sequences to decode together, at the first context
   unsigned rounds = 5;                           // medians are over rounds
   std::string kv = "f16";
   Progress progress;
@@ -38,6 +39,13 @@ struct GenerationSpeed {
   double fraction = 0;          // of the read bandwidth measured between the same rounds
 };
 
+/// Of several sequences whose tokens share passes over the weights, as upg::Scheduler runs them.
+struct StreamsSpeed {
+  uint64_t streams = 0;
+  uint64_t context = 0;
+  double tokens_per_second = 0;  // of all together
+};
+
 struct BenchReport {
   ModelInfo model;
   double load_seconds = 0;     // Engine::open, with the file as it was in the page cache
@@ -45,6 +53,7 @@ struct BenchReport {
   std::string bandwidth_kind;  // "reads" by all threads, or "copies", read and written bytes both counted
   std::vector<PromptSpeed> prompts;
   std::vector<GenerationSpeed> generation;
+  std::vector<StreamsSpeed> streams;
   uint64_t resident_bytes = 0;  // on the device, with weights and caches, at the longest context; 0: not known
   std::string fusion;           // cuda: how a token's kernels were launched
   uint64_t launches_per_token = 0;

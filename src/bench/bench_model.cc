@@ -38,7 +38,7 @@ class ModelBench {
     capacity_ = std::max(prompt, context + options.tokens + 1);
     timeline_ = engine.device->timeline(capacity_, find_kv_type(options.kv), Activations::kQuantized);
     weight_bytes_ = weight_bytes_per_token(engine);
-    total_steps_ = 1 + options.rounds * (options.prompts.size() + options.contexts.size());
+    total_steps_ = 1 + options.rounds * (options.prompts.size() + options.contexts.size() + options.streams.size());
   }
 
   // Tokens whose time does not count: the one maps all weights; the prompt, as llama-bench runs one, fills the memory
@@ -102,12 +102,47 @@ class ModelBench {
       report.read_bandwidth = median(bandwidths);
     }
     report.resident_bytes = engine_.device->memory_bytes();
+    report_device(report);
+  }
+
+  void streams(BenchReport& report) {
+    const uint64_t context = options_.contexts.empty() ? 0 : options_.contexts[0];
+    for (uint64_t n : options_.streams) {
+      std::vector<std::unique_ptr<Timeline>> timelines;
+      for (uint64_t i = 0; i < n; ++i) {
+        timelines.push_back(engine_.device->timeline(context + options_.tokens + 1, find_kv_type(options_.kv),
+                                                     Activations::kQuantized));
+      }
+      const uint64_t vocab = engine_.info.vocab_size;
+      std::vector<float> logits(n * vocab);
+      std::vector<int32_t> tokens(n);
+      std::vector<double> speeds;
+      for (unsigned round = 0; round < options_.rounds; ++round) {
+        for (auto& timeline : timelines) timeline->fill(context);
+        std::vector<double> steps;
+        for (uint64_t i = 0; i < options_.tokens; ++i) {
+          std::vector<Work> work;
+          for (uint64_t s = 0; s < n; ++s)
+            work.push_back({timelines[s].get(), std::span(&tokens[s], 1), {0, 1}, logits.data() + s * vocab});
+          const auto start = Clock::now();
+          engine_.device->forward(work);
+          steps.push_back(static_cast<double>(n) / seconds_since(start));
+          for (int32_t& token : tokens) token = static_cast<int32_t>(random_() % vocab);
+        }
+        speeds.push_back(median(steps));
+        step("streams");
+      }
+      report.streams.push_back({n, context, median(speeds)});
+    }
+  }
+
+ private:
+  void report_device(BenchReport& report) const {
     const DeviceReport device = engine_.device->report();
     report.fusion = device.fusion;
     report.launches_per_token = device.launches_per_token;
   }
 
- private:
   // Runs n random tokens.
   void forward(uint64_t n, bool logits) {
     tokens_.resize(n);
@@ -134,6 +169,8 @@ class ModelBench {
 BenchReport bench_model(const std::string& path, const BenchOptions& options) {
   if (options.rounds == 0 || options.tokens == 0)
     fail(ErrorCode::kInvalidArgument, "rounds and tokens must be at least 1");
+  for (uint64_t n : options.streams)
+    if (n == 0 || n > 4096) fail(ErrorCode::kInvalidArgument, "{} streams: must be from 1 to 4096", n);
   for (uint64_t n : options.prompts)
     if (n == 0) fail(ErrorCode::kInvalidArgument, "a prompt of 0 tokens cannot be timed");
   BenchReport report;
@@ -152,6 +189,7 @@ BenchReport bench_model(const std::string& path, const BenchOptions& options) {
   bench.warm_up();
   bench.prompts(report);
   bench.generation(report);
+  bench.streams(report);
   return report;
 }
 

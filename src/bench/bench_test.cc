@@ -76,6 +76,20 @@ TEST_F(Bench, BytesOfATokenAreThoseOfItsMatricesAndOfItsContext) {
   EXPECT_GT(report.read_bandwidth, 0);
 }
 
+TEST_F(Bench, StreamsAreCountedTogether) {
+  BenchOptions options;
+  options.prompts = {};
+  options.contexts = {16};
+  options.streams = {1, 3};
+  options.tokens = 2;
+  options.rounds = 1;
+  const BenchReport report = bench_model(path(), options);
+  ASSERT_EQ(report.streams.size(), 2u);
+  for (const StreamsSpeed& s : report.streams) EXPECT_GT(s.tokens_per_second, 0) << s.streams;
+  options.streams = {0};
+  EXPECT_THROW(bench_model(path(), options), Error);
+}
+
 TEST_F(Bench, ProgressCanCancel) {
   BenchOptions options;
   options.progress = [](std::string_view, uint64_t, uint64_t) { return false; };

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_source.h"
 
 namespace upg {
 
@@ -25,14 +26,15 @@ std::string_view bundled_calibration_text() {
 
 std::vector<std::vector<int32_t>> calibration_sequences(const Checkpoint& checkpoint, const ModelShape& shape,
                                                         const CompressOptions& options) {
-  if (checkpoint.texts().tokenizer.empty())
+  const std::string json = tokenizer_json(checkpoint.texts(), checkpoint.dir());
+  if (json.empty())
     fail(ErrorCode::kUnsupported,
          "{} has no tokenizer.json, which calibration needs; --calibrate none compresses without", checkpoint.dir());
   if (options.calibration_tokens == 0)
     fail(ErrorCode::kInvalidArgument, "calibration tokens is 0; --calibrate none compresses without calibration");
   const bool bundled = options.calibrate == "default";
   const std::string text = bundled ? std::string(bundled_calibration_text()) : read_file(options.calibrate);
-  const auto tokenizer = Tokenizer::from_json(checkpoint.texts().tokenizer, checkpoint.dir() + ": tokenizer.json");
+  const auto tokenizer = Tokenizer::from_json(json, checkpoint.dir() + ": tokenizer.json");
   const std::vector<int32_t> tokens = tokenizer->encode(text, false, false);
   for (int32_t token : tokens)
     if (token < 0 || static_cast<uint64_t>(token) >= shape.vocab_size)

@@ -26,6 +26,7 @@
 #include "format/upg_writer.h"
 #include "model/arch_table.h"
 #include "model/weights.h"
+#include "text/tokenizer_source.h"
 
 namespace upg {
 namespace {
@@ -288,6 +289,7 @@ class Compressor {
     plan.architecture = ConfigReader(checkpoint_.texts().config, checkpoint_.dir()).architecture();
     plan.producer = "upg " UPG_VERSION;
     plan.texts = checkpoint_.texts();
+    plan.texts.tokenizer = tokenizer_json(plan.texts, checkpoint_.dir());
     plan.version = "2.0";
     for (const TensorView* matrix : matrices_) {
       const Journal::Record& record = *journal.find(matrix->name);

@@ -67,14 +67,36 @@ __device__ inline void store_vector(const Stage& s, void* cache, float* scales, 
   if (lane == 0) scales[vector] = scale;
 }
 
-// Element i of a head after the rotation; `head` is its place in the vector of queries, keys and values.
-__device__ inline float turned_element(const Stage& s, const float* angles, uint32_t head, uint32_t i) {
-  const float x = load_parts(s.in, head + i);
+// Element i of the vector of queries, keys and values.
+__device__ inline float biased_element(const Stage& s, uint32_t i) {
+  const float x = load_parts(s.in, i);
+  return s.bias != nullptr ? x + __ldg(s.bias + i) : x;
+}
+
+// One warp: what a head is to be multiplied with besides the weights of its norm.
+__device__ inline float head_scale(const Stage& s, uint32_t head) {
+  float sum = 0;
+  for (uint32_t i = threadIdx.x % 32; i < s.head_dim; i += 32) {
+    const float x = biased_element(s, head + i);
+    sum = fmaf(x, x, sum);
+  }
+  return 1 / sqrtf(warp_sum(sum) / static_cast<float>(s.head_dim) + s.epsilon);
+}
+
+// Element i of a head after its norm, if `norm` is not null, and the rotation; `head` is its place in the vector of
+// queries, keys and values.
+__device__ inline float turned_element(const Stage& s, const float* angles, uint32_t head, uint32_t i,
+                                       const float* norm, float scale) {
+  const auto element = [&](uint32_t k) {
+    const float x = biased_element(s, head + k);
+    return norm != nullptr ? x * scale * __ldg(norm + k) : x;
+  };
+  const float x = element(i);
   const uint32_t half = s.rotary_dim / 2;
   if (i >= s.rotary_dim) return x;
   const uint32_t j = i < half ? i : i - half;
   const float c = __ldg(angles + j), sine = __ldg(angles + half + j);
-  const float other = load_parts(s.in, head + (i < half ? i + half : j));
+  const float other = element(i < half ? i + half : j);
   return i < half ? x * c - other * sine : x * c + other * sine;
 }
 
@@ -302,6 +324,7 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, u
   float* fresh = q + kGroup * kMaxHeadDim;  // key, then value
   float* shares = fresh + 2 * kMaxHeadDim;
   __shared__ uint32_t ticket;
+  __shared__ float scales[kGroup + 1];  // of the query heads and the key, where heads are normed
   const float* angles = s.angles + static_cast<uint64_t>(position) * s.rotary_dim;
   for (uint32_t item = blockIdx.x; item < units * splits; item += gridDim.x) {
     const uint32_t unit = item / splits, split = item % splits;
@@ -310,15 +333,24 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, u
     const uint32_t begin = first + split * each, end = min(begin + each, position + 1);
     const uint64_t first_vector = static_cast<uint64_t>(kv) * s.capacity;
     const bool owner = end == position + 1;
+    const uint32_t key = (s.heads + kv) * d;
+    if (s.query_norm != nullptr) {
+#pragma unroll 1
+      for (uint32_t h = threadIdx.x / 32; h <= heads; h += kWarps) {
+        const float scale = head_scale(s, h < heads ? (first_head + h) * d : key);
+        if (threadIdx.x % 32 == 0) scales[h < heads ? h : kGroup] = scale;
+      }
+      __syncthreads();
+    }
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < kGroup * d; i += kThreads)
-      q[i] = i / d < heads ? turned_element(s, angles, (first_head + i / d) * d, i % d) : 0.0f;
+      q[i] = i / d < heads ? turned_element(s, angles, (first_head + i / d) * d, i % d, s.query_norm, scales[i / d])
+                           : 0.0f;
     if (owner) {
 #pragma unroll 1
-      for (uint32_t i = threadIdx.x; i < 2 * d; i += kThreads) {
-        const uint32_t key = (s.heads + kv) * d;
-        fresh[i] = i < d ? turned_element(s, angles, key, i) : load_parts(s.in, key + s.kv_heads * d + i - d);
-      }
+      for (uint32_t i = threadIdx.x; i < 2 * d; i += kThreads)
+        fresh[i] = i < d ? turned_element(s, angles, key, i, s.key_norm, scales[kGroup])
+                         : biased_element(s, key + s.kv_heads * d + i - d);
     }
     __syncthreads();
     if (owner) {

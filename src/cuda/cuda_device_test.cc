@@ -31,22 +31,28 @@ bool has_gpu() {
 struct Shape {
   const char* name;
   uint64_t hidden, intermediate, heads, kv_heads, head_dim, layers, vocab, window;
+  // All but Phi-3 have queries, keys, values, gate and up in matrices of their own.
+  const char* architecture = "Phi3ForCausalLM";
 };
 constexpr Shape kShapes[] = {
-    {"small", 64, 96, 4, 2, 16, 2, 333, 0},        {"one_kv_head", 160, 208, 5, 1, 32, 3, 1000, 0},
-    {"wide_heads", 264, 520, 2, 2, 128, 2, 77, 0}, {"window", 96, 64, 6, 3, 24, 2, 512, 17},
+    {"small", 64, 96, 4, 2, 16, 2, 333, 0},
+    {"one_kv_head", 160, 208, 5, 1, 32, 3, 1000, 0},
+    {"wide_heads", 264, 520, 2, 2, 128, 2, 77, 0},
+    {"window", 96, 64, 6, 3, 24, 2, 512, 17},
     {"tall", 40, 2000, 8, 1, 8, 1, 20000, 0},
+    {"mistral", 96, 160, 6, 2, 16, 3, 300, 9, "MistralForCausalLM"},
+    {"qwen2", 96, 160, 3, 1, 32, 2, 300, 0, "Qwen2ForCausalLM"},
+    {"qwen3", 96, 160, 6, 2, 64, 2, 300, 0, "Qwen3ForCausalLM"},
 };
 
 // A checkpoint of normal weights.
 void write_checkpoint(const Shape& s, const std::string& dir) {
   std::filesystem::create_directories(dir);
-  write_file(dir + "/config.json",
-             fmt::format(R"({{"architectures": ["Phi3ForCausalLM"], "hidden_size": {}, "intermediate_size": {},
+  write_file(dir + "/config.json", fmt::format(R"({{"architectures": ["{}"], "hidden_size": {}, "intermediate_size": {},
  "num_hidden_layers": {}, "num_attention_heads": {}, "num_key_value_heads": {}, "head_dim": {}, "vocab_size": {},
  "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "sliding_window": {}}})",
-                         s.hidden, s.intermediate, s.layers, s.heads, s.kv_heads, s.head_dim, s.vocab,
-                         s.window ? std::to_string(s.window) : "null"));
+                                               s.architecture, s.hidden, s.intermediate, s.layers, s.heads, s.kv_heads,
+                                               s.head_dim, s.vocab, s.window ? std::to_string(s.window) : "null"));
   SafetensorsWriter writer(dir + "/model.safetensors");
   struct Tensor {
     std::string name;
@@ -56,10 +62,27 @@ void write_checkpoint(const Shape& s, const std::string& dir) {
   for (uint64_t i = 0; i < s.layers; ++i) {
     const std::string prefix = fmt::format("model.layers.{}.", i);
     tensors.push_back({prefix + "input_layernorm.weight", {s.hidden}});
-    tensors.push_back({prefix + "self_attn.qkv_proj.weight", {(s.heads + 2 * s.kv_heads) * s.head_dim, s.hidden}});
+    const std::string architecture = s.architecture;
+    if (architecture == "Qwen2ForCausalLM") {
+      tensors.push_back({prefix + "self_attn.q_proj.bias", {s.heads * s.head_dim}});
+      for (const char* name : {"k", "v"})
+        tensors.push_back({prefix + "self_attn." + name + "_proj.bias", {s.kv_heads * s.head_dim}});
+    }
+    if (architecture == "Qwen3ForCausalLM")
+      for (const char* name : {"q", "k"})
+        tensors.push_back({prefix + "self_attn." + name + "_norm.weight", {s.head_dim}});
+    if (architecture != "Phi3ForCausalLM") {
+      tensors.push_back({prefix + "self_attn.q_proj.weight", {s.heads * s.head_dim, s.hidden}});
+      for (const char* name : {"k", "v"})
+        tensors.push_back({prefix + "self_attn." + name + "_proj.weight", {s.kv_heads * s.head_dim, s.hidden}});
+      for (const char* name : {"gate", "up"})
+        tensors.push_back({prefix + "mlp." + name + "_proj.weight", {s.intermediate, s.hidden}});
+    } else {
+      tensors.push_back({prefix + "self_attn.qkv_proj.weight", {(s.heads + 2 * s.kv_heads) * s.head_dim, s.hidden}});
+      tensors.push_back({prefix + "mlp.gate_up_proj.weight", {2 * s.intermediate, s.hidden}});
+    }
     tensors.push_back({prefix + "self_attn.o_proj.weight", {s.hidden, s.heads * s.head_dim}});
     tensors.push_back({prefix + "post_attention_layernorm.weight", {s.hidden}});
-    tensors.push_back({prefix + "mlp.gate_up_proj.weight", {2 * s.intermediate, s.hidden}});
     tensors.push_back({prefix + "mlp.down_proj.weight", {s.hidden, s.intermediate}});
   }
   tensors.push_back({"model.norm.weight", {s.hidden}});
@@ -170,6 +193,18 @@ TEST_F(CudaDevice, WhatItCannotDoIsRefusedByName) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
     EXPECT_NE(std::string(error.what()).find("model.embed_tokens.weight is stored as bf16"), std::string::npos)
         << error.what();
+  }
+  const std::pair<const char*, const char*> families[] = {{"mixtral_bf16", "mixtures of experts"},
+                                                          {"deepseek_v3_bf16", "rotated neighbours"},
+                                                          {"gemma_2_bf16", "scaled embeddings"},
+                                                          {"llama_biases_f32", "12 rows"}};
+  for (const auto& [model, what] : families) {
+    try {
+      Engine::open(testing_util::source_path(std::string("tests/data/models/") + model), {.device = "cuda"});
+      ADD_FAILURE() << model << " was accepted";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(what), std::string::npos) << error.what();
+    }
   }
 }
 

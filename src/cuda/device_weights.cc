@@ -24,6 +24,12 @@ uint64_t data_bytes(const TrellisView& v) { return v.panels * ((v.blocks + 7) / 
 
 }  // namespace
 
+uint32_t rows_of(const std::vector<TrellisMatrix>& parts) {
+  uint32_t rows = 0;
+  for (const TrellisMatrix& w : parts) rows += w.rows;
+  return rows;
+}
+
 class DeviceWeights::Uploader {
  public:
   Uploader(DeviceWeights& to, OpContext& context, const Progress& progress, uint64_t total, uint64_t largest)
@@ -91,7 +97,10 @@ class DeviceWeights::Uploader {
     copy(to, from, n * sizeof(T));
     return to;
   }
-  const float* vector(const std::vector<float>& from) { return array(from.data(), from.size()); }
+  /// nullptr for none.
+  const float* vector(const std::vector<float>& from) {
+    return from.empty() ? nullptr : array(from.data(), from.size());
+  }
   void finish() { check(cudaStreamSynchronize(stream_), "copying weights"); }
 
  private:
@@ -143,8 +152,12 @@ DeviceWeights::DeviceWeights(const PlainDecoder& d, OpContext& context, const Pr
   const bool tied = d.head->name() == d.embedding->name();
   count(*d.embedding);
   if (!tied) count(*d.head);
-  for (const PlainLayer& layer : d.layers)
-    for (const Linear* linear : {layer.qkv, layer.output, layer.gate_up, layer.down}) count(*linear);
+  for (const PlainLayer& layer : d.layers) {
+    for (const Linear* linear : layer.qkv) count(*linear);
+    for (const Linear* linear : layer.gate_up) count(*linear);
+    count(*layer.output);
+    count(*layer.down);
+  }
   size_t free = 0, all = 0;
   check(cudaMemGetInfo(&free, &all), "asking for free memory");
   if (total + largest > free)
@@ -155,10 +168,18 @@ DeviceWeights::DeviceWeights(const PlainDecoder& d, OpContext& context, const Pr
          static_cast<double>(all) / 0x1p30);
   Uploader uploader(*this, context, progress, total, largest);
   embedding = uploader.matrix(*d.embedding);
-  for (const PlainLayer& layer : d.layers)
-    layers.push_back({uploader.vector(*layer.attention_norm), uploader.vector(*layer.mlp_norm),
-                      uploader.matrix(*layer.qkv), uploader.matrix(*layer.output), uploader.matrix(*layer.gate_up),
-                      uploader.matrix(*layer.down)});
+  for (const PlainLayer& layer : d.layers) {
+    LayerWeights& to = layers.emplace_back();
+    to.attention_norm = uploader.vector(*layer.attention_norm);
+    to.mlp_norm = uploader.vector(*layer.mlp_norm);
+    to.qkv_bias = uploader.vector(*layer.qkv_bias);
+    to.query_norm = uploader.vector(*layer.query_norm);
+    to.key_norm = uploader.vector(*layer.key_norm);
+    for (const Linear* linear : layer.qkv) to.qkv.push_back(uploader.matrix(*linear));
+    to.output = uploader.matrix(*layer.output);
+    for (const Linear* linear : layer.gate_up) to.gate_up.push_back(uploader.matrix(*linear));
+    to.down = uploader.matrix(*layer.down);
+  }
   norm = uploader.vector(*d.norm);
   head = tied ? embedding : uploader.matrix(*d.head);
   uploader.finish();

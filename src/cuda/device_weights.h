@@ -14,8 +14,21 @@ namespace upg::cuda {
 
 struct LayerWeights {
   const float *attention_norm, *mlp_norm;
-  TrellisMatrix qkv, output, gate_up, down;
+  std::vector<TrellisMatrix> qkv, gate_up;  // one below the other
+  TrellisMatrix output, down;
+  const float *qkv_bias, *query_norm, *key_norm;  // nullptr where there are none
 };
+
+/// Rows of all parts.
+uint32_t rows_of(const std::vector<TrellisMatrix>& parts);
+/// Calls f for each matrix of a layer.
+template <typename F>
+void for_each_matrix(const LayerWeights& layer, F f) {
+  for (const TrellisMatrix& w : layer.qkv) f(w);
+  f(layer.output);
+  for (const TrellisMatrix& w : layer.gate_up) f(w);
+  f(layer.down);
+}
 
 class DeviceWeights {
  public:

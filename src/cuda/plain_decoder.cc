@@ -9,11 +9,17 @@ namespace {
   fail(ErrorCode::kUnsupported, "the cuda device does not run {} yet; choose --device cpu", what);
 }
 
-const Linear* only_part(const Projection& projection, const char* what) {
-  if (projection.parts().size() != 1) refuse(fmt::format("{} in separate matrices", what));
-  if (!projection.bias().empty()) refuse(fmt::format("{} with a bias", what));
-  return &projection.parts()[0];
+std::vector<const Linear*> parts_of(const Projection& projection, const char* what, bool with_bias = false) {
+  if (!with_bias && !projection.bias().empty()) refuse(fmt::format("{} with a bias", what));
+  std::vector<const Linear*> parts;
+  for (const Linear& part : projection.parts()) {
+    if (!parts.empty() && parts.back()->rows() % 16 != 0)
+      refuse(fmt::format("{} in matrices of {} rows, which is no multiple of 16,", what, parts.back()->rows()));
+    parts.push_back(&part);
+  }
+  return parts;
 }
+const Linear* only_part(const Projection& projection, const char* what) { return parts_of(projection, what).at(0); }
 
 bool same(const AttentionShape& a, const AttentionShape& b) {
   return a.heads == b.heads && a.kv_heads == b.kv_heads && a.head_dim == b.head_dim && a.window == b.window;
@@ -26,7 +32,7 @@ PlainLayer plain_layer(const DecoderLayer& layer, PlainDecoder& d) {
   if (!mlp) refuse("mixtures of experts");
   if (mlp->activation != "silu") refuse(fmt::format("the activation {}", mlp->activation));
   if (!layer.attention_post_norm.empty() || !layer.mlp_post_norm.empty()) refuse("norms after blocks");
-  if (!attention->query_norm.empty() || !attention->key_norm.empty()) refuse("norms of heads");
+  if (attention->query_norm.empty() != attention->key_norm.empty()) refuse("norms of queries or keys alone");
   if (attention->shape.softcap != 0 || attention->shape.scale != 0) refuse("scaled or capped scores");
   if (layer.rotary != 0) refuse("layers that rotate by other frequencies");
   if (d.layers.empty()) {
@@ -36,10 +42,13 @@ PlainLayer plain_layer(const DecoderLayer& layer, PlainDecoder& d) {
   if (!same(d.attention, attention->shape) || d.intermediate != mlp->down.cols()) refuse("layers of several shapes");
   return {&layer.attention_norm,
           &layer.mlp_norm,
-          only_part(attention->qkv, "queries, keys and values"),
+          parts_of(attention->qkv, "queries, keys and values", true),
+          parts_of(mlp->gate_up, "gate and up"),
           only_part(attention->output, "the output of attention"),
-          only_part(mlp->gate_up, "gate and up"),
-          only_part(mlp->down, "down")};
+          only_part(mlp->down, "down"),
+          &attention->qkv.bias(),
+          &attention->query_norm,
+          &attention->key_norm};
 }
 
 }  // namespace

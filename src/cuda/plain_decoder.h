@@ -10,7 +10,9 @@ namespace upg::cuda {
 
 struct PlainLayer {
   const std::vector<float>*attention_norm, *mlp_norm;
-  const Linear *qkv, *output, *gate_up, *down;
+  std::vector<const Linear*> qkv, gate_up;  // one below the other; all but the last have multiples of 16 rows
+  const Linear *output, *down;
+  const std::vector<float>*qkv_bias, *query_norm, *key_norm;  // empty where there are none
 };
 
 /// Views into a Decoder, which must outlive it.

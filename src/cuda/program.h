@@ -65,10 +65,12 @@ struct Stage {
   const float* stream;  // kNorm: the residual stream before `in` is added [cols]
   float* next_stream;   // kNorm: and after; kEmbed: the row that was looked up
   const float* norm;    // kNorm [cols]
-  float epsilon;
-  float* out;  // kProduct: [splits][16 panels]; kAttend: [heads * head_dim]
-  Best* best;  // kProduct of the head, kSelect: the largest logit of each block
+  float epsilon;        // kNorm, kAttend with norms
+  float* out;           // kProduct: [splits][16 panels]; kAttend: [heads * head_dim]
+  Best* best;           // kProduct of the head, kSelect: the largest logit of each block
   // kAttend
+  const float* bias;                   // of `in`, or nullptr
+  const float *query_norm, *key_norm;  // RMSNorm of each head [head_dim], or nullptr
   uint32_t heads, kv_heads, head_dim, rotary_dim, window, capacity;
   const float* angles;               // [max_context][rotary_dim]: cosines, then sines
   void *keys, *values;               // of this layer: [kv_heads][capacity][head_dim], f16 or int8

@@ -17,6 +17,13 @@ uint32_t up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 uint32_t most_panels(const TrellisMatrix& w, uint32_t splits, uint32_t blocks) { return up(w.panels, blocks / splits); }
 uint32_t most_steps(const TrellisMatrix& w, uint32_t splits) { return up(w.steps, splits); }
 
+// Rows with the padding of the last part; the others have none.
+uint32_t padded_rows(const std::vector<TrellisMatrix>& parts) {
+  uint32_t rows = 0;
+  for (const TrellisMatrix& w : parts) rows += 16 * w.panels;
+  return rows;
+}
+
 Parts parts_of(const float* data, const TrellisMatrix& w, uint32_t splits) { return {data, splits, 16 * w.panels}; }
 
 Stage product(Input input, const TrellisMatrix& w, uint32_t splits, Parts in, float* out) {
@@ -46,6 +53,15 @@ uint32_t choose_splits(const TrellisMatrix& w, uint32_t blocks) {
   return best;
 }
 
+namespace {
+
+// A slice's results of several matrices would not lie together.
+uint32_t qkv_splits(const LayerWeights& layer, uint32_t blocks) {
+  return layer.qkv.size() == 1 ? choose_splits(layer.qkv[0], blocks) : 1;
+}
+
+}  // namespace
+
 DeviceBuffers make_buffers(const PlainDecoder& d, const DeviceWeights& weights, uint32_t blocks) {
   const char* what = "activations";
   const auto parts = [&](auto member) {
@@ -58,9 +74,14 @@ DeviceBuffers make_buffers(const PlainDecoder& d, const DeviceWeights& weights, 
   };
   DeviceBuffers b;
   for (auto& stream : b.streams) stream = allocate_zeros<float>(d.hidden + 32, what);
-  b.qkv = parts(&LayerWeights::qkv);
+  uint64_t qkv = 0, gate_up = 0;
+  for (const LayerWeights& layer : weights.layers) {
+    qkv = std::max<uint64_t>(qkv, uint64_t{qkv_splits(layer, blocks)} * padded_rows(layer.qkv));
+    gate_up = std::max<uint64_t>(gate_up, padded_rows(layer.gate_up));
+  }
+  b.qkv = allocate_zeros<float>(qkv, what);
   b.output = parts(&LayerWeights::output);
-  b.gate_up = parts(&LayerWeights::gate_up);
+  b.gate_up = allocate_zeros<float>(gate_up, what);
   b.down = parts(&LayerWeights::down);
   b.mixed = allocate_zeros<float>(d.attention.heads * d.attention.head_dim, what);
   b.logits = allocate_zeros<float>(uint64_t{16} * weights.head.panels, what);
@@ -90,15 +111,32 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
     s.epsilon = d.epsilon;
     return s;
   };
+  // Matrices one below the other, of the same normed input; those after the first find the stream added up already.
+  const auto normed = [&](const std::vector<TrellisMatrix>& parts, uint32_t splits, Parts in, const float* weight,
+                          float* out) {
+    p.stages.push_back(norm(product(Input::kNorm, parts[0], splits, in, out), weight, true));
+    for (size_t i = 1; i < parts.size(); ++i) {
+      out += 16 * parts[i - 1].panels;
+      Stage s = product(Input::kNorm, parts[i], 1, {}, out);
+      s.stream = b.streams[turn].get();
+      s.norm = weight;
+      s.epsilon = d.epsilon;
+      p.stages.push_back(s);
+    }
+  };
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     const LayerWeights& layer = weights.layers[i];
-    const uint32_t qkv = choose_splits(layer.qkv, blocks), output = choose_splits(layer.output, blocks),
-                   gate_up = 1 /* each part would be read twice */, down = choose_splits(layer.down, blocks);
-    p.stages.push_back(norm(product(Input::kNorm, layer.qkv, qkv, before, b.qkv.get()), layer.attention_norm, true));
+    const uint32_t qkv = qkv_splits(layer, blocks), output = choose_splits(layer.output, blocks),
+                   down = choose_splits(layer.down, blocks);
+    normed(layer.qkv, qkv, before, layer.attention_norm, b.qkv.get());
     Stage attend{};
     attend.op = Op::kAttend;
-    attend.in = parts_of(b.qkv.get(), layer.qkv, qkv);
+    attend.in = {b.qkv.get(), qkv, padded_rows(layer.qkv)};
     attend.out = b.mixed.get();
+    attend.bias = layer.qkv_bias;
+    attend.query_norm = layer.query_norm;
+    attend.key_norm = layer.key_norm;
+    attend.epsilon = d.epsilon;
     attend.heads = static_cast<uint32_t>(d.attention.heads);
     attend.kv_heads = static_cast<uint32_t>(d.attention.kv_heads);
     attend.head_dim = static_cast<uint32_t>(d.attention.head_dim);
@@ -118,11 +156,10 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
     p.stages.push_back(attend);
     p.stages.push_back(
         product(Input::kPlain, layer.output, output, {b.mixed.get(), 1, layer.output.cols}, b.output.get()));
-    p.stages.push_back(norm(
-        product(Input::kNorm, layer.gate_up, gate_up, parts_of(b.output.get(), layer.output, output), b.gate_up.get()),
-        layer.mlp_norm, true));
+    // In one slice of columns: each more would be read twice.
+    normed(layer.gate_up, 1, parts_of(b.output.get(), layer.output, output), layer.mlp_norm, b.gate_up.get());
     p.stages.push_back(
-        product(Input::kSwiglu, layer.down, down, parts_of(b.gate_up.get(), layer.gate_up, gate_up), b.down.get()));
+        product(Input::kSwiglu, layer.down, down, {b.gate_up.get(), 1, padded_rows(layer.gate_up)}, b.down.get()));
     before = parts_of(b.down.get(), layer.down, down);
     p.layer_ends.push_back(static_cast<uint32_t>(p.stages.size()));
   }

@@ -75,6 +75,20 @@ __global__ void __launch_bounds__(kHeadsOfBlock* kThreadsOfHead)
   const uint32_t token = blockIdx.x, head = blockIdx.y * kHeadsOfBlock + threadIdx.y;
   const uint32_t d = s.head_dim, half = s.rotary_dim / 2;
   float* x = qkv + static_cast<uint64_t>(token) * width + static_cast<uint64_t>(head) * d;
+  const bool inside = head < s.heads + 2 * s.kv_heads;
+  if (s.bias != nullptr) {
+    for (uint32_t i = threadIdx.x; inside && i < d; i += kThreadsOfHead) x[i] += s.bias[head * d + i];
+    __syncthreads();
+  }
+  if (s.query_norm != nullptr) {
+    const float* norm = head < s.heads ? s.query_norm : s.key_norm;
+    float sum = 0;  // both warps of a head add up all of it
+    for (uint32_t i = threadIdx.x % 32; inside && i < d; i += 32) sum = fmaf(x[i], x[i], sum);
+    const float scale = 1 / sqrtf(warp_sum(sum) / static_cast<float>(d) + s.epsilon);
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; head < s.heads + s.kv_heads && i < d; i += kThreadsOfHead) x[i] *= scale * norm[i];
+    __syncthreads();
+  }
   if (head < s.heads + s.kv_heads) {
     const float* angles = s.angles + static_cast<uint64_t>(position + token) * s.rotary_dim;
     for (uint32_t i = threadIdx.x; i < half; i += kThreadsOfHead) {

@@ -14,12 +14,13 @@ PromptRunner::PromptRunner(const PlainDecoder& decoder, const DeviceWeights& wei
     : decoder_(decoder), weights_(weights), resources_{shared_limit, wide, multiprocessors, nullptr} {
   const char* what = "prompts";
   uint64_t widest_in = kStepColumns * weights.head.steps, widest_out = 1, residual = 0;
-  for (const LayerWeights& layer : weights.layers)
-    for (const TrellisMatrix* w : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) {
-      widest_in = std::max<uint64_t>(widest_in, uint64_t{kStepColumns} * w->steps);
-      widest_out = std::max<uint64_t>(widest_out, w->rows);
-      if (w->residual_values) residual = std::max<uint64_t>(residual, w->cols);
-    }
+  for (const LayerWeights& layer : weights.layers) {
+    widest_out = std::max<uint64_t>({widest_out, rows_of(layer.qkv), rows_of(layer.gate_up)});
+    for_each_matrix(layer, [&](const TrellisMatrix& w) {
+      widest_in = std::max<uint64_t>(widest_in, uint64_t{kStepColumns} * w.steps);
+      if (w.residual_values) residual = std::max<uint64_t>(residual, w.cols);
+    });
+  }
   if (weights.head.residual_values) residual = std::max<uint64_t>(residual, weights.head.cols);
   host_tokens_ = allocate_pinned<int32_t>(kPromptTokens, what);
   tokens_ = allocate_zeros<int32_t>(kPromptTokens, what);
@@ -57,16 +58,20 @@ void PromptRunner::run(std::span<const int32_t> tokens, uint64_t position, const
   auto stage = stages.begin();
   for (const LayerWeights& layer : weights_.layers) {
     stage = std::find_if(stage, stages.end(), [](const Stage& s) { return s.op == Op::kAttend; });
-    const uint32_t width = layer.qkv.rows;
-    multiply(layer.qkv, Input::kNorm, stream_.get(), hidden, layer.attention_norm, n, wide_.get(), width, false,
-             stream);
+    const uint32_t width = rows_of(layer.qkv), gate_up = rows_of(layer.gate_up);
+    const auto normed = [&](const std::vector<TrellisMatrix>& parts, const float* norm) {
+      float* y = wide_.get();
+      for (const TrellisMatrix& w : parts) {
+        multiply(w, Input::kNorm, stream_.get(), hidden, norm, n, y, rows_of(parts), false, stream);
+        y += w.rows;
+      }
+    };
+    normed(layer.qkv, layer.attention_norm);
     check(store_tokens(*stage, wide_.get(), width, n, first, stream), "filling the cache");
     check(attend_tokens(*stage, wide_.get(), width, n, first, mixed_.get(), stream), "attention");
     multiply(layer.output, Input::kPlain, mixed_.get(), mixed, nullptr, n, stream_.get(), hidden, true, stream);
-    multiply(layer.gate_up, Input::kNorm, stream_.get(), hidden, layer.mlp_norm, n, wide_.get(), layer.gate_up.rows,
-             false, stream);
-    multiply(layer.down, Input::kSwiglu, wide_.get(), layer.gate_up.rows, nullptr, n, stream_.get(), hidden, true,
-             stream);
+    normed(layer.gate_up, layer.mlp_norm);
+    multiply(layer.down, Input::kSwiglu, wide_.get(), gate_up, nullptr, n, stream_.get(), hidden, true, stream);
     ++stage;
   }
 }

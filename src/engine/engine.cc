@@ -9,6 +9,7 @@
 #include "kernels/kernel.h"
 #include "model/arch_table.h"
 #include "text/sampler.h"
+#include "text/tokenizer_source.h"
 
 namespace upg {
 namespace {
@@ -64,11 +65,12 @@ Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
   read_generation_config(texts.generation_config, path, *this);
   read_end_tokens(texts.generation_config, path + ": generation_config.json", info.vocab_size, end_tokens);
   if (end_tokens.empty()) read_end_tokens(texts.config, path + ": config.json", info.vocab_size, end_tokens);
-  if (!texts.tokenizer.empty()) tokenizer = Tokenizer::from_json(texts.tokenizer, path + ": tokenizer.json");
   ModelTexts chat;
   chat.tokenizer_config = texts.tokenizer_config;
   chat.chat_template = options.chat_template.empty() ? texts.chat_template : options.chat_template;
   chat_template = ChatTemplate::from_texts(chat, path);
+  const std::string json = tokenizer_json(texts, path);
+  if (!json.empty()) tokenizer = Tokenizer::from_json(json, path + ": tokenizer.json");
 }
 
 const Tokenizer& Engine::Impl::require_tokenizer() const {

@@ -19,6 +19,9 @@ bool exists(const std::string& path) {
   return fs::exists(path, ignored);
 }
 
+/// What older checkpoints have in place of tokenizer.json.
+constexpr const char* kVocabularyFiles[] = {"tokenizer.model", "spiece.model", "qwen.tiktoken", "cl100k_base.tiktoken"};
+
 std::string read_if_there(const std::string& path) { return exists(path) ? read_file(path) : std::string(); }
 
 /// tokenizer_config.json has the template as a string, or as a list of {"name", "template"} of which "default" counts.
@@ -51,6 +54,11 @@ Checkpoint::Checkpoint(const std::string& dir) : dir_(dir) {
   texts_.generation_config = read_if_there(path("generation_config.json"));
   if (!texts_.generation_config.empty()) parse_json_object(texts_.generation_config, path("generation_config.json"));
   texts_.tokenizer = read_if_there(path("tokenizer.json"));
+  for (const char* name : kVocabularyFiles) {
+    if (!texts_.tokenizer.empty() || !texts_.vocabulary.empty() || !exists(path(name))) continue;
+    texts_.vocabulary = read_file(path(name));
+    texts_.vocabulary_file = name;
+  }
   texts_.tokenizer_config = read_if_there(path("tokenizer_config.json"));
   texts_.chat_template = read_if_there(path("chat_template.jinja"));
   if (!texts_.tokenizer_config.empty()) {

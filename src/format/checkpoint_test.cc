@@ -85,6 +85,18 @@ TEST_F(CheckpointTest, WrittenCheckpointIsReadBack) {
               HasSubstr("already holds"));
 }
 
+TEST_F(CheckpointTest, AVocabularyFileIsReadOnlyWhereThereIsNoTokenizerJson) {
+  write_checkpoint(path("out"), {"{}", "", "", "", ""}, some_tensors(), {});
+  EXPECT_EQ(Checkpoint(path("out")).texts().vocabulary_file, "");
+  write_file(path("out/qwen.tiktoken"), "YQ== 0");
+  EXPECT_EQ(Checkpoint(path("out")).texts().vocabulary, "YQ== 0");
+  EXPECT_EQ(Checkpoint(path("out")).texts().vocabulary_file, "qwen.tiktoken");
+  write_file(path("out/tokenizer.model"), "m");
+  EXPECT_EQ(Checkpoint(path("out")).texts().vocabulary, "m");
+  write_file(path("out/tokenizer.json"), "{}");
+  EXPECT_EQ(Checkpoint(path("out")).texts().vocabulary_file, "");
+}
+
 TEST_F(CheckpointTest, LargeCheckpointIsCutIntoShardsWithAnIndex) {
   CheckpointWriteOptions options;
   options.max_shard_bytes = 90;

@@ -113,7 +113,10 @@ constexpr RopeType kRopeTypes[] = {
 
 Rotary make_rotary(const ConfigReader& config, const std::optional<ConfigReader>& scaling, const RotaryShape& shape) {
   if (!scaling) return make_default(config, config, shape);
-  const char* key = scaling->has("rope_type") ? "rope_type" : "type";  // earlier files say "type"
+  const char* key =
+      scaling->has("type") && !scaling->has("rope_type") ? "type" : "rope_type";  // "type" in earlier files
+  // transformers 5 has the base of plain frequencies in here too, and then no type is needed.
+  if (!scaling->has(key) && !scaling->has("rope_theta")) scaling->unsupported(key, "it says how positions are scaled");
   const std::string name = scaling->string(key, "default");
   std::vector<std::string_view> known;
   for (const RopeType& type : kRopeTypes) {
@@ -126,6 +129,7 @@ Rotary make_rotary(const ConfigReader& config, const std::optional<ConfigReader>
 Rotary read_rotary(const ConfigReader& config, uint64_t dim, bool interleaved) {
   // transformers 5 gathers the rotary options in one object; earlier files have the base at the top.
   const auto gathered = config.object("rope_parameters");
+  if (gathered && config.has("rope_scaling")) config.unsupported("rope_scaling", "rope_parameters is there too");
   const ConfigReader& base = gathered ? *gathered : config;
   const uint64_t context = config.integer("max_position_embeddings", 1, kMostPositions);
   return make_rotary(config, gathered ? gathered : config.object("rope_scaling"),

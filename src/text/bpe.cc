@@ -98,6 +98,7 @@ class Bpe final : public TokenModel {
     if (!member(object, "merges", where).is_array())
       fail(ErrorCode::kInvalidFile, "{} must be an array", field_path(where, "merges"));
     read_merges(object["merges"], field_path(where, "merges"));
+    if (bool_member(object, "byte_fallback", false, where)) bytes_ = byte_tokens(vocabulary_);
     for (uint32_t c = 0; c < first_ids_.size(); ++c) {
       std::string character;
       append_utf8(character, c);
@@ -129,8 +130,6 @@ class Bpe final : public TokenModel {
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
       if (!member(object, key, where).is_null() && !string_member(object, key, where).empty())
         fail(ErrorCode::kUnsupported, "{} is not supported unless empty", field_path(where, key));
-    if (bool_member(object, "byte_fallback", false, where))
-      fail(ErrorCode::kUnsupported, "{} is not supported", field_path(where, "byte_fallback"));
   }
 
   // Each merge is "left right" or ["left", "right"]; its rank is its place in the list.
@@ -144,9 +143,8 @@ class Bpe final : public TokenModel {
       if (merges[i].is_string()) {
         const std::string_view line = merges[i].get_ref<const std::string&>();
         if (line.starts_with("#version")) continue;
-        const size_t space = line.find(' ');
-        if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos)
-          broken("must be two tokens with one space between");
+        const size_t space = separator(line);
+        if (space == std::string_view::npos) broken("must be two tokens with one space between");
         left = line.substr(0, space);
         right = line.substr(space + 1);
       } else if (merges[i].is_array() && merges[i].size() == 2 && merges[i][0].is_string() &&
@@ -168,30 +166,61 @@ class Bpe final : public TokenModel {
     }
   }
 
+  // The space between the two tokens. Where tokens have spaces too, the one that leaves two known tokens on its sides
+  // and a known token without it; npos if that is none or several.
+  size_t separator(std::string_view line) const {
+    size_t found = line.find(' ');
+    if (found == std::string_view::npos || line.find(' ', found + 1) == std::string_view::npos) return found;
+    found = std::string_view::npos;
+    for (size_t at = line.find(' '); at != std::string_view::npos; at = line.find(' ', at + 1)) {
+      const std::string_view left = line.substr(0, at);
+      const std::string_view right = line.substr(at + 1);
+      if (!vocabulary_.find(left) || !vocabulary_.find(right) || !vocabulary_.find(std::string(left).append(right)))
+        continue;
+      if (found != std::string_view::npos) return std::string_view::npos;
+      found = at;
+    }
+    return found;
+  }
+
   int32_t first_id(std::string_view piece, size_t at, CodePoint c) const {
     if (c.value < first_ids_.size()) return first_ids_[c.value];
     return vocabulary_.find(piece.substr(at, c.bytes)).value_or(kNone);
   }
 
-  // One symbol for each character.
+  // One symbol for each character; for one that is not in the vocabulary its bytes, or the unknown token. That token
+  // waits for the next known character, so that it comes after bytes that stand behind it, as in Hugging Face
+  // tokenizers.
   void start(std::string_view piece, std::vector<Symbol>& symbols) const {
     symbols.clear();
-    bool unknown_before = false;
+    bool waiting = false;
     for (size_t at = 0; at < piece.size();) {
       const CodePoint c = code_point_at(piece, at);
-      int32_t id = first_id(piece, at, c);
+      const int32_t id = first_id(piece, at, c);
+      const std::string_view character = piece.substr(at, c.bytes);
       at += c.bytes;
-      const bool unknown = id == kNone;
-      if (unknown) id = fuse_unknown_ && unknown_before ? kNone : unknown_;
-      if (id != kNone) symbols.push_back({id, 0, 0});
-      unknown_before = unknown && unknown_ != kNone;
+      if (id != kNone) {
+        if (std::exchange(waiting, false)) symbols.push_back({unknown_, 0, 0});
+        symbols.push_back({id, 0, 0});
+      } else if (all_bytes_known(character)) {
+        for (const char byte : character) symbols.push_back({(*bytes_)[static_cast<uint8_t>(byte)], 0, 0});
+      } else if (unknown_ != kNone) {
+        if (waiting && !fuse_unknown_) symbols.push_back({unknown_, 0, 0});
+        waiting = true;
+      }
     }
+    if (waiting) symbols.push_back({unknown_, 0, 0});
     if (symbols.size() >= kEnd) fail(ErrorCode::kInvalidArgument, "a text of {} bytes is too long", piece.size());
     const uint32_t count = static_cast<uint32_t>(symbols.size());
     for (uint32_t i = 0; i < count; ++i) {
       symbols[i].previous = i == 0 ? kEnd : i - 1;
       symbols[i].next = i + 1 == count ? kEnd : i + 1;
     }
+  }
+
+  bool all_bytes_known(std::string_view character) const {
+    return bytes_ && std::all_of(character.begin(), character.end(),
+                                 [&](char c) { return (*bytes_)[static_cast<uint8_t>(c)] != kNone; });
   }
 
   void merge(Workspace& workspace) const {
@@ -230,6 +259,7 @@ class Bpe final : public TokenModel {
 
   MergeTable merges_;
   std::vector<int32_t> first_ids_ = std::vector<int32_t>(0x200);  // of characters below U+0200: the byte alphabet
+  std::optional<std::array<int32_t, 256>> bytes_;                 // with byte fallback
   int32_t unknown_ = kNone;
   bool ignore_merges_ = false;
   bool fuse_unknown_ = false;

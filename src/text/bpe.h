@@ -10,7 +10,7 @@
 namespace upg {
 
 /// `where` names the model in errors. Throws Error(kInvalidFile) for merges of unknown tokens and the like, and
-/// Error(kUnsupported) for dropout, byte_fallback, continuing_subword_prefix and end_of_word_suffix.
+/// Error(kUnsupported) for dropout, continuing_subword_prefix and end_of_word_suffix.
 std::unique_ptr<TokenModel> make_bpe(const nlohmann::json& json, std::string_view where);
 
 }  // namespace upg

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "text/metaspace.h"
 #include "text/pretokenizer_regex.h"
 #include "text/tokenizer_json.h"
 #include "text/unicode.h"
@@ -143,6 +144,24 @@ void split_by_character(Pieces& pieces, Behavior behavior, const Predicate& is_d
   });
 }
 
+// Replaces the text of every piece by what `append(piece, at_start, out)` appends.
+template <typename Append>
+void rewrite_pieces(Pieces& pieces, const Append& append) {
+  std::string out;
+  out.reserve(pieces.text.size() + pieces.text.size() / 2);
+  size_t at_start = 0;
+  for (size_t i = 0; i < pieces.spans.size(); ++i) {
+    const size_t begin = out.size();
+    const bool starts = pieces.spans[i].first < pieces.at_start;
+    append(pieces.piece(i), starts, out);
+    // Where the first character ends in the new piece matters only to a second such step: half a piece never does.
+    if (starts) at_start = pieces.spans[i].second <= pieces.at_start ? out.size() : begin + 1;
+    pieces.spans[i] = {begin, out.size()};
+  }
+  pieces.text = std::move(out);
+  pieces.at_start = at_start;
+}
+
 class ByteLevel final : public PreTokenizer {
  public:
   ByteLevel(const json& object, std::string_view where)
@@ -151,34 +170,20 @@ class ByteLevel final : public PreTokenizer {
   }
 
   void split(Pieces& pieces) const override {
-    if (add_prefix_space_) prefix_spaces(pieces);
+    if (add_prefix_space_)
+      rewrite_pieces(pieces, [](std::string_view piece, bool, std::string& out) {
+        if (!piece.starts_with(' ')) out += ' ';
+        out += piece;
+      });
     if (regex_)
       split_pieces(pieces, isolate,
                    [&](std::string_view text, std::vector<Match>& out) { regex_->find_all(text, out); });
-    std::string mapped;
-    mapped.reserve(pieces.text.size() + pieces.text.size() / 2);
-    for (size_t i = 0; i < pieces.spans.size(); ++i) {
-      const size_t begin = mapped.size();
-      for (const char c : pieces.piece(i)) append_utf8(mapped, byte_level_character(static_cast<uint8_t>(c)));
-      pieces.spans[i] = {begin, mapped.size()};
-    }
-    pieces.text = std::move(mapped);
+    rewrite_pieces(pieces, [](std::string_view piece, bool, std::string& out) {
+      for (const char c : piece) append_utf8(out, byte_level_character(static_cast<uint8_t>(c)));
+    });
   }
 
  private:
-  static void prefix_spaces(Pieces& pieces) {
-    std::string spaced;
-    spaced.reserve(pieces.text.size() + pieces.spans.size());
-    for (size_t i = 0; i < pieces.spans.size(); ++i) {
-      const std::string_view piece = pieces.piece(i);
-      const size_t begin = spaced.size();
-      if (!piece.starts_with(' ')) spaced += ' ';
-      spaced += piece;
-      pieces.spans[i] = {begin, spaced.size()};
-    }
-    pieces.text = std::move(spaced);
-  }
-
   bool add_prefix_space_;
   std::optional<Regex> regex_;
 };
@@ -186,7 +191,7 @@ class ByteLevel final : public PreTokenizer {
 class Split final : public PreTokenizer {
  public:
   Split(const json& object, std::string_view where)
-      : regex_(make_regex(object, where)),
+      : regex_(regex_member(object, "pattern", where)),
         behavior_(behavior_of(object, where)),
         invert_(bool_member(object, "invert", false, where)) {}
 
@@ -199,17 +204,56 @@ class Split final : public PreTokenizer {
   }
 
  private:
-  static Regex make_regex(const json& object, std::string_view where) {
-    const std::string path = field_path(where, "pattern");
-    const json& pattern = member(object, "pattern", where);
-    const bool literal = member(pattern, "Regex", path).is_null();
-    const std::string_view key = literal ? "String" : "Regex";
-    return Regex(string_member(pattern, key, path), literal, field_path(path, key));
-  }
-
   Regex regex_;
   Behavior behavior_;
   bool invert_;
+};
+
+// What the regular expression matches, rather than what lies between, is kept.
+class Whitespace final : public PreTokenizer {
+ public:
+  Whitespace(const json&, std::string_view where)
+      : regex_(R"([\w\x{200c}\x{200d}]+|[^\w\x{200c}\x{200d}\s]+)", false, where) {}
+  void split(Pieces& pieces) const override {
+    split_pieces(pieces, remove, [&](std::string_view text, std::vector<Match>& out) {
+      regex_.find_all(text, out);
+      for (Match& match : out) match.matched = !match.matched;
+    });
+  }
+
+ private:
+  Regex regex_;
+};
+
+class WhitespaceSplit final : public PreTokenizer {
+ public:
+  WhitespaceSplit(const json&, std::string_view) {}
+  void split(Pieces& pieces) const override { split_by_character(pieces, remove, is_white_space); }
+};
+
+// Spaces become a visible character, which also goes before the pieces, or the first of them.
+class Metaspace final : public PreTokenizer {
+ public:
+  Metaspace(const json& object, std::string_view where)
+      : replacement_(metaspace_replacement(object, where)),
+        prefix_(metaspace_prefix(object, where)),
+        split_(bool_member(object, "split", true, where)) {}
+
+  void split(Pieces& pieces) const override {
+    rewrite_pieces(pieces, [&](std::string_view piece, bool at_start, std::string& out) {
+      const bool prefixed = piece.starts_with(' ') || piece.starts_with(replacement_);
+      if (!prefixed && (prefix_ == MetaspacePrefix::kAlways || (prefix_ == MetaspacePrefix::kFirst && at_start)))
+        out += replacement_;
+      for (const char c : piece) c == ' ' ? out += replacement_ : out += c;
+    });
+    if (!split_) return;
+    split_by_character(pieces, join_with_next, [&](uint32_t c) { return c == code_point_at(replacement_, 0).value; });
+  }
+
+ private:
+  std::string replacement_;
+  MetaspacePrefix prefix_;
+  bool split_;
 };
 
 class Digits final : public PreTokenizer {
@@ -248,6 +292,7 @@ class Sequence final : public PreTokenizer {
   Sequence(const json& object, std::string_view where, Building& building) {
     ++building.depth;
     const json& parts = array_member(object, "pretokenizers", where);
+    check_steps(parts.size(), where);
     for (size_t i = 0; i < parts.size(); ++i)
       parts_.push_back(make_part(parts[i], fmt::format("{}.pretokenizers[{}]", where, i), building));
     --building.depth;
@@ -278,8 +323,10 @@ struct PreTokenizerRow {
   Made (*make)(const json& object, std::string_view where, Building& building);
 };
 constexpr PreTokenizerRow kPreTokenizers[] = {
-    {"Sequence", make_sequence},        {"Split", make<Split>},   {"ByteLevel", make_byte_level},
-    {"Punctuation", make<Punctuation>}, {"Digits", make<Digits>},
+    {"Sequence", make_sequence},      {"Split", make<Split>},
+    {"ByteLevel", make_byte_level},   {"Punctuation", make<Punctuation>},
+    {"Digits", make<Digits>},         {"Metaspace", make<Metaspace>},
+    {"Whitespace", make<Whitespace>}, {"WhitespaceSplit", make<WhitespaceSplit>},
 };
 
 Made make_part(const json& object, std::string_view where, Building& building) {

@@ -15,8 +15,9 @@ namespace upg {
 struct Pieces {
   std::string text;                              // valid UTF-8
   std::vector<std::pair<size_t, size_t>> spans;  // [begin, end) in `text`, none empty
+  size_t at_start;  // leading bytes of `text` that come from the first character of the whole original text
 
-  explicit Pieces(std::string whole) : text(std::move(whole)) {
+  explicit Pieces(std::string whole, size_t from_start = 0) : text(std::move(whole)), at_start(from_start) {
     if (!text.empty()) spans.emplace_back(0, text.size());
   }
   std::string_view piece(size_t i) const {

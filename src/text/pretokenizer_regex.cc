@@ -5,8 +5,10 @@
 #include <pcre2.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "text/tokenizer_json.h"
 #include "text/unicode.h"
 
 namespace upg {
@@ -111,6 +113,14 @@ void Regex::find_all(std::string_view text, std::vector<Match>& out) const {
     covered = end;
   }
   if (covered != text.size()) out.push_back({covered, text.size(), false});
+}
+
+Regex regex_member(const nlohmann::json& json, std::string_view key, std::string_view where) {
+  const std::string path = field_path(where, key);
+  const nlohmann::json& pattern = member(json, key, where);
+  const bool literal = member(pattern, "Regex", path).is_null();
+  const std::string_view form = literal ? "String" : "Regex";
+  return Regex(string_member(pattern, form, path), literal, field_path(path, form));
 }
 
 }  // namespace upg

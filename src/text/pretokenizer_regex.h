@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,5 +37,8 @@ class Regex {
   std::unique_ptr<Compiled> compiled_;
   std::string where_;
 };
+
+/// The member `key` of the object `json`: {"Regex": pattern} or {"String": text}.
+Regex regex_member(const nlohmann::json& json, std::string_view key, std::string_view where);
 
 }  // namespace upg

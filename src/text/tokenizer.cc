@@ -24,22 +24,36 @@ using nlohmann::json;
 struct TokenBytes {
   std::string bytes;
   std::vector<size_t> begins;  // by id, and the end of the last
+  std::vector<bool> there;
   std::vector<bool> special;
+  std::vector<bool> byte;  // of byte fallback
 };
+
+// A token as the decoder gets it; nullopt for an id that no token has.
+std::optional<std::string_view> content_of(int32_t id, const Vocabulary& vocabulary, const AddedTokens& added) {
+  if (const AddedToken* token = added.find(id)) return token->pattern;
+  return vocabulary.content(id);
+}
 
 TokenBytes decode_all(const Vocabulary& vocabulary, const AddedTokens& added, const TokenDecoder& decoder) {
   int32_t end = vocabulary.end();
   for (const AddedToken& token : added.all()) end = std::max(end, token.id + 1);
   TokenBytes out;
   out.begins.reserve(static_cast<size_t>(end) + 1);
-  out.special.resize(static_cast<size_t>(end));
+  for (auto* flags : {&out.there, &out.special, &out.byte}) flags->resize(static_cast<size_t>(end));
   out.begins.push_back(0);
   for (int32_t id = 0; id < end; ++id) {
-    const AddedToken* token = added.find(id);
-    const auto content = token != nullptr ? std::string_view(token->pattern) : vocabulary.content(id).value_or("");
-    out.bytes += decoder.bytes(content);
+    const size_t i = static_cast<size_t>(id);
+    if (const auto content = content_of(id, vocabulary, added)) {
+      const std::string text = decoder.text(*content, false);
+      const int byte = decoder.byte_of(text);
+      out.bytes += byte < 0 ? text : std::string(1, static_cast<char>(byte));
+      out.there[i] = true;
+      out.byte[i] = byte >= 0;
+      const AddedToken* token = added.find(id);
+      out.special[i] = token != nullptr ? token->special : added.is_special(*content);
+    }
     out.begins.push_back(out.bytes.size());
-    out.special[static_cast<size_t>(id)] = added.is_special(content);
   }
   return out;
 }
@@ -52,6 +66,8 @@ struct Tokenizer::Parts {
   std::unique_ptr<TokenModel> model;
   AddedTokens added;
   Surroundings around;
+  TokenDecoder decoder;
+  TextEdges edges;
   TokenBytes tokens;
 };
 
@@ -77,8 +93,9 @@ std::unique_ptr<Tokenizer> Tokenizer::from_json(std::string_view text, std::stri
   parts->added.read(array_member(root, "added_tokens", file), parts->model->vocabulary(), parts->normalizer.get(),
                     path("added_tokens"));
   parts->around = make_surroundings(member(root, "post_processor", file), path("post_processor"));
-  const auto decoder = make_token_decoder(member(root, "decoder", file), path("decoder"));
-  parts->tokens = decode_all(parts->model->vocabulary(), parts->added, *decoder);
+  parts->decoder = make_token_decoder(member(root, "decoder", file), path("decoder"));
+  parts->edges = {parts->decoder.strip, parts->decoder.strip_start, parts->decoder.strip_stop};
+  parts->tokens = decode_all(parts->model->vocabulary(), parts->added, parts->decoder);
   for (const auto* ids : {&parts->around.before, &parts->around.after})
     for (const int32_t id : *ids)
       if (static_cast<size_t>(id) >= parts->tokens.special.size())
@@ -93,8 +110,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
   repaired.reserve(text.size());
   append_repaired_utf8(repaired, text, false);
 
-  const auto encode_plain = [&](std::string_view plain) {
-    Pieces pieces{std::string(plain)};
+  const auto encode_plain = [&](std::string_view plain, size_t at_start) {
+    Pieces pieces(std::string(plain), at_start);
     if (parts_->pretokenizer) parts_->pretokenizer->split(pieces);
     for (size_t i = 0; i < pieces.spans.size(); ++i) parts_->model->encode(pieces.piece(i), ids);
   };
@@ -107,15 +124,17 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
       ids.push_back(*part.id);
       continue;
     }
-    const std::string normalized =
-        parts_->normalizer ? parts_->normalizer->normalize(part.text) : std::string(part.text);
+    NormalizedText normalized{std::string(part.text)};
+    if (part.text.data() == repaired.data()) normalized.at_start = code_point_at(part.text, 0).bytes;
+    if (parts_->normalizer) parts_->normalizer->normalize(normalized);
     normal.clear();
-    parts_->added.split(normalized, true, parse_special, normal);
+    parts_->added.split(normalized.text, true, parse_special, normal);
     for (const TextPart& inner : normal) {
       if (inner.id) {
         ids.push_back(*inner.id);
       } else {
-        encode_plain(inner.text);
+        const size_t begin = static_cast<size_t>(inner.text.data() - normalized.text.data());
+        encode_plain(inner.text, normalized.at_start - std::min(normalized.at_start, begin));
       }
     }
   }
@@ -135,6 +154,21 @@ std::string_view Tokenizer::token_bytes(int32_t id) const {
   const auto begin = parts_->tokens.begins.begin() + id;
   return std::string_view(parts_->tokens.bytes).substr(begin[0], begin[1] - begin[0]);
 }
+
+std::string Tokenizer::first_token_bytes(int32_t id) const {
+  if (!parts_->decoder.first_differs || !has_token(id)) return std::string(token_bytes(id));
+  const std::string text =
+      parts_->decoder.text(*content_of(id, parts_->model->vocabulary(), parts_->added), /*first=*/true);
+  const int byte = parts_->decoder.byte_of(text);
+  return byte < 0 ? text : std::string(1, static_cast<char>(byte));
+}
+
+bool Tokenizer::has_token(int32_t id) const {
+  return id >= 0 && id < vocab_size() && parts_->tokens.there[static_cast<size_t>(id)];
+}
+bool Tokenizer::has_byte_tokens() const { return parts_->decoder.byte_fallback; }
+bool Tokenizer::is_byte(int32_t id) const { return has_token(id) && parts_->tokens.byte[static_cast<size_t>(id)]; }
+const TextEdges& Tokenizer::edges() const { return parts_->edges; }
 
 std::optional<int32_t> Tokenizer::token_id(std::string_view content) const {
   if (const AddedToken* token = parts_->added.find(content)) return token->id;

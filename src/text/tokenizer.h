@@ -12,6 +12,13 @@
 
 namespace upg {
 
+/// What is taken off the beginning and the end of a decoded text.
+struct TextEdges {
+  std::string strip;  // a character; empty for none
+  size_t start = 0;   // up to so many of it
+  size_t stop = 0;
+};
+
 class Tokenizer {
  public:
   /// Reads the text of a tokenizer.json; `where` names the file in errors. Its "truncation" and "padding" are not
@@ -27,11 +34,20 @@ class Tokenizer {
   /// text.
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true, bool parse_special = true) const;
 
-  /// Valid UTF-8: ill-formed bytes become U+FFFD. Unknown ids are left out, and with `skip_special` special tokens too.
+  /// StreamDetokenizer of all ids. Valid UTF-8: ill-formed bytes become U+FFFD. Unknown ids are left out, and with
+  /// `skip_special` special tokens too.
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const;
 
   /// The bytes that a token stands for, perhaps half a character; empty for an unknown id.
+  /// That of a token inside of a text: see first_token_bytes() and edges().
   std::string_view token_bytes(int32_t id) const;
+  /// The same for the first token of a text, which may stand for less.
+  std::string first_token_bytes(int32_t id) const;
+  bool has_token(int32_t id) const;
+  /// Whether some tokens are single bytes (byte fallback), so that the others are whole characters; and such a token.
+  bool has_byte_tokens() const;
+  bool is_byte(int32_t id) const;
+  const TextEdges& edges() const;
   /// The id of a token as the file writes it (special tokens are written as they look).
   std::optional<int32_t> token_id(std::string_view content) const;
   bool is_special(int32_t id) const;

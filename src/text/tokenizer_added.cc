@@ -20,31 +20,6 @@ bool is_word(std::string_view character) {
   return !matches.empty() && matches[0].matched;
 }
 
-std::string_view last_character(std::string_view text) {
-  size_t begin = text.size() - 1;
-  while (begin > 0 && (static_cast<uint8_t>(text[begin]) & 0xc0) == 0x80) --begin;
-  return text.substr(begin);
-}
-
-size_t white_space_begin(std::string_view text) {  // of the run at the end
-  while (!text.empty()) {
-    const std::string_view last = last_character(text);
-    if (!is_white_space(code_point_at(last, 0).value)) break;
-    text.remove_suffix(last.size());
-  }
-  return text.size();
-}
-
-size_t white_space_end(std::string_view text) {  // of the run at the beginning
-  size_t at = 0;
-  while (at < text.size()) {
-    const CodePoint c = code_point_at(text, at);
-    if (!is_white_space(c.value)) break;
-    at += c.bytes;
-  }
-  return at;
-}
-
 }  // namespace
 
 void AddedTokens::Patterns::build() {
@@ -114,7 +89,7 @@ void AddedTokens::read(const nlohmann::json& json, const Vocabulary& vocabulary,
       fail(ErrorCode::kInvalidFile, "{}: \"{}\" has the id {} here, but in the vocabulary {}", path, token.content,
            token.id,
            in_vocabulary ? fmt::format("the id {}", *in_vocabulary) : fmt::format("that id is \"{}\"", *other));
-    token.pattern = token.normalized && normalizer != nullptr ? normalizer->normalize(token.content) : token.content;
+    token.pattern = token.normalized && normalizer != nullptr ? normalizer->normalized(token.content) : token.content;
     if (!by_id_.emplace(token.id, tokens_.size()).second)
       fail(ErrorCode::kInvalidFile, "{}: the id {} is given twice", path, token.id);
     tokens_.push_back(std::move(token));

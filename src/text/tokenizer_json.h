@@ -11,6 +11,7 @@
 namespace upg {
 
 constexpr int kMaxTokenizerNesting = 16;      // of Sequences in Sequences
+constexpr size_t kMaxTokenizerSteps = 64;     // in one Sequence
 constexpr int64_t kMaxTokenId = 1 << 22;      // excluded; tables are indexed by id
 constexpr size_t kMaxAddedTokenBytes = 4096;  // of one added token
 
@@ -79,6 +80,11 @@ const Row& row_for_type(const Row (&rows)[kRows], const nlohmann::json& json, st
 inline void check_nesting(int depth, std::string_view where) {
   if (depth > kMaxTokenizerNesting)
     fail(ErrorCode::kUnsupported, "{} is nested more than {} deep", where, kMaxTokenizerNesting);
+}
+
+inline void check_steps(size_t steps, std::string_view where) {
+  if (steps > kMaxTokenizerSteps)
+    fail(ErrorCode::kUnsupported, "{}: {} steps; up to {} are supported", where, steps, kMaxTokenizerSteps);
 }
 
 }  // namespace upg

@@ -104,7 +104,9 @@ TEST(TokenizerJson, what_is_not_supported_is_refused_by_name) {
   for (const char* part : {"/normalizer", "/pre_tokenizer", "/post_processor", "/decoder", "/model"})
     expect_error(changed(part, {{"type", "Curious"}}), ErrorCode::kUnsupported, "\"Curious\"");
   expect_error(changed("/model/dropout", 0.1), ErrorCode::kUnsupported, "model.dropout");
-  expect_error(changed("/model/byte_fallback", true), ErrorCode::kUnsupported, "model.byte_fallback");
+  expect_error(changed("/decoder", json::parse(R"({"type": "Sequence", "decoders": [{"type": "Fuse"},
+                   {"type": "Replace", "pattern": {"String": "a"}, "content": "b"}]})")),
+               ErrorCode::kUnsupported, "decoder.decoders[1]");
   expect_error(changed("/model/continuing_subword_prefix", "##"), ErrorCode::kUnsupported, "continuing_subword_prefix");
   expect_error(changed("/version", "2.0"), ErrorCode::kUnsupported, "version");
   expect_error(changed("/added_tokens/0/content", std::string(5000, 'x')), ErrorCode::kUnsupported, "content");

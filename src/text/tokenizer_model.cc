@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "text/bpe.h"
 #include "text/tokenizer_json.h"
+#include "text/unigram.h"
 
 namespace upg {
 namespace {
@@ -16,6 +17,7 @@ struct ModelRow {
 };
 constexpr ModelRow kModels[] = {
     {"BPE", make_bpe},
+    {"Unigram", make_unigram},
 };
 
 }  // namespace
@@ -42,6 +44,26 @@ void Vocabulary::read(const nlohmann::json& json, std::string_view where) {
     slot = std::string_view(arena_.data() + begin, content.size());
     ids_.emplace(slot, id);
   }
+}
+
+void Vocabulary::assign(const std::vector<std::string_view>& contents) {
+  size_t bytes = 0;
+  for (const std::string_view content : contents) bytes += content.size();
+  arena_.reserve(bytes + 1);  // never reallocated below, and never null
+  contents_.reserve(contents.size());
+  for (const std::string_view content : contents) {
+    const size_t begin = arena_.size();
+    arena_ += content;
+    contents_.emplace_back(arena_.data() + begin, content.size());
+    ids_.insert_or_assign(contents_.back(), static_cast<int32_t>(contents_.size() - 1));
+  }
+}
+
+std::array<int32_t, 256> byte_tokens(const Vocabulary& vocabulary) {
+  std::array<int32_t, 256> ids;
+  for (size_t byte = 0; byte < ids.size(); ++byte)
+    ids[byte] = vocabulary.find(fmt::format("<0x{:02X}>", byte)).value_or(-1);
+  return ids;
 }
 
 std::optional<int32_t> Vocabulary::find(std::string_view content) const {

@@ -1,6 +1,7 @@
 // The part of a tokenizer that turns one piece of text into token ids, and its vocabulary.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -22,6 +23,8 @@ class Vocabulary {
 
   /// Reads an object {content: id}. Throws Error(kInvalidFile) for an id out of range or given twice.
   void read(const nlohmann::json& json, std::string_view where);
+  /// Gives the tokens the ids 0, 1, 2... Of two equal contents the later counts.
+  void assign(const std::vector<std::string_view>& contents);
 
   std::optional<int32_t> find(std::string_view content) const;
   /// nullopt for an id that no token has.
@@ -34,6 +37,9 @@ class Vocabulary {
   std::unordered_map<std::string_view, int32_t> ids_;
   std::vector<std::string_view> contents_;  // by id; data() is nullptr for a hole
 };
+
+/// The ids of the tokens <0x00> to <0xFF>, -1 for those that are not there.
+std::array<int32_t, 256> byte_tokens(const Vocabulary& vocabulary);
 
 class TokenModel {
  public:

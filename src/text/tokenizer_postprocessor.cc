@@ -17,6 +17,7 @@ void apply(const json& object, std::string_view where, int depth, Surroundings& 
 
 void apply_sequence(const json& object, std::string_view where, int depth, Surroundings& around) {
   const json& parts = array_member(object, "processors", where);
+  check_steps(parts.size(), where);
   for (size_t i = 0; i < parts.size(); ++i)
     apply(parts[i], fmt::format("{}.processors[{}]", where, i), depth + 1, around);
 }
@@ -48,6 +49,18 @@ void apply_template(const json& object, std::string_view where, int, Surrounding
     fail(ErrorCode::kUnsupported, "{} adds more than {} tokens", where, kMaxSurroundingTokens);
 }
 
+// "cls" and "sep" are [name, id].
+void apply_classes(const json& object, std::string_view where, int, Surroundings& around) {
+  const auto id_of = [&](std::string_view key) {
+    const json& pair = member(object, key, where);
+    if (!pair.is_array() || pair.size() != 2)
+      fail(ErrorCode::kInvalidFile, "{} must be [token, id]", field_path(where, key));
+    return token_id_of(pair[1], field_path(where, key));
+  };
+  around.before.insert(around.before.begin(), id_of("cls"));
+  around.after.push_back(id_of("sep"));
+}
+
 struct PostProcessorRow {
   std::string_view name;
   void (*apply)(const json& object, std::string_view where, int depth, Surroundings& around);
@@ -55,6 +68,8 @@ struct PostProcessorRow {
 constexpr PostProcessorRow kPostProcessors[] = {
     {"Sequence", apply_sequence},
     {"TemplateProcessing", apply_template},
+    {"RobertaProcessing", apply_classes},
+    {"BertProcessing", apply_classes},
     {"ByteLevel", [](const json&, std::string_view, int, Surroundings&) {}},  // changes offsets only
 };
 

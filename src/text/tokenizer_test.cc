@@ -34,6 +34,14 @@ TEST(Tokenizer, encodes_and_decodes_as_hugging_face_does_with_the_gpt_2_vocabula
   expect_vectors(*Tokenizer::from_json(read_compact_tokenizer("gpt-2"), "gpt-2"), "gpt-2");
 }
 
+TEST(Tokenizer, encodes_and_decodes_as_hugging_face_does_with_vocabularies_of_sentencepiece_families) {
+  for (const std::string name : {"gemma-like", "llama-2-like", "t5-like"}) {
+    SCOPED_TRACE(name);
+    const std::string text = read_test_file("tests/data/tokenizers/" + name + ".tokenizer.json");
+    expect_vectors(*Tokenizer::from_json(text, name), name);
+  }
+}
+
 TEST(Tokenizer, knows_its_tokens) {
   const auto tokenizer = tokenizer_of(small_tokenizer());
   EXPECT_EQ(tokenizer->vocab_size(), 260);
@@ -132,6 +140,23 @@ TEST(Tokenizer, sorts_a_million_marks_quickly) {
   }
   const auto tokenizer = tokenizer_of(root);
   EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), "\u1ea1" + lower.substr(2) + upper);
+}
+
+TEST(Tokenizer, encodes_a_million_characters_in_one_piece_quickly) {
+  const auto start = std::chrono::steady_clock::now();
+  for (const std::string name : {"gemma-like", "llama-2-like", "t5-like"}) {
+    const auto tokenizer =
+        Tokenizer::from_json(read_test_file("tests/data/tokenizers/" + name + ".tokenizer.json"), "t");
+    for (const char* unit : {"a", "the history of ", "\u4e00", "\U0001f600", "e\u0301", "<s>"}) {
+      std::string text = "x";
+      while (text.size() < 1'000'000) text += unit;
+      const std::string decoded = tokenizer->decode(tokenizer->encode(text, false, false));
+      if (name != "t5-like") {
+        EXPECT_EQ(decoded, text) << name << unit;
+      }
+    }
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));  // quadratic work takes hours
 }
 
 TEST(Tokenizer, encodes_a_million_equal_characters_quickly) {

@@ -1,6 +1,7 @@
 // For tests: the tokenizers in the repository, and a small one to change at will.
 #pragma once
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -60,6 +61,30 @@ inline nlohmann::json small_tokenizer() {
       {"post_processor", nullptr},
       {"decoder", {{"type", "ByteLevel"}}},
       {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", {"a b", "ab c", "\u0120 a"}}}},
+  };
+}
+
+/// "a" 0, "b" 1, "ab" 2, "\u2581" 3, "\u2581a" 4, "<unk>" 5, "<s>" 6, the bytes <0x00> to <0xFF> from 7 on; spaces are
+/// U+2581 and one goes before each text.
+inline nlohmann::json small_byte_fallback_tokenizer() {
+  nlohmann::json vocabulary = {{"a", 0}, {"b", 1}, {"ab", 2}, {"\u2581", 3}, {"\u2581a", 4}, {"<unk>", 5}, {"<s>", 6}};
+  for (int b = 0; b < 256; ++b) vocabulary[fmt::format("<0x{:02X}>", b)] = 7 + b;
+  return {
+      {"version", "1.0"},
+      {"added_tokens", {{{"id", 6}, {"content", "<s>"}, {"normalized", false}, {"special", true}}}},
+      {"normalizer", nlohmann::json::parse(R"({"type": "Sequence", "normalizers": [
+           {"type": "Prepend", "prepend": "\u2581"},
+           {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]})")},
+      {"decoder", nlohmann::json::parse(R"({"type": "Sequence", "decoders": [
+           {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
+           {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]})")},
+      {"model",
+       {{"type", "BPE"},
+        {"unk_token", "<unk>"},
+        {"fuse_unk", true},
+        {"byte_fallback", true},
+        {"vocab", vocabulary},
+        {"merges", {"\u2581 a", "a b"}}}},
   };
 }
 

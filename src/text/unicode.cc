@@ -64,6 +64,31 @@ CodePoint code_point_at(std::string_view text, size_t at) {
   return {(lead & 0x7) << 18 | (byte(1) & 0x3f) << 12 | (byte(2) & 0x3f) << 6 | (byte(3) & 0x3f), 4};
 }
 
+std::string_view last_character(std::string_view text) {
+  size_t begin = text.size() - 1;
+  while (begin > 0 && (static_cast<uint8_t>(text[begin]) & 0xc0) == 0x80) --begin;
+  return text.substr(begin);
+}
+
+size_t white_space_begin(std::string_view text) {
+  while (!text.empty()) {
+    const std::string_view last = last_character(text);
+    if (!is_white_space(code_point_at(last, 0).value)) break;
+    text.remove_suffix(last.size());
+  }
+  return text.size();
+}
+
+size_t white_space_end(std::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    const CodePoint c = code_point_at(text, at);
+    if (!is_white_space(c.value)) break;
+    at += c.bytes;
+  }
+  return at;
+}
+
 void append_utf8(std::string& out, uint32_t c) {
   const auto put = [&](uint32_t byte) { out.push_back(static_cast<char>(byte)); };
   if (c < 0x80) {
@@ -83,7 +108,7 @@ void append_utf8(std::string& out, uint32_t c) {
   }
 }
 
-size_t append_repaired_utf8(std::string& out, std::string_view bytes, bool more) {
+size_t append_repaired_utf8(std::string& out, std::string_view bytes, bool more, bool each_byte) {
   size_t copied = 0;  // bytes before this one are in `out`
   size_t at = 0;
   while (at < bytes.size()) {
@@ -92,7 +117,7 @@ size_t append_repaired_utf8(std::string& out, std::string_view bytes, bool more)
       out.append(bytes, copied, at - copied);
       copied = at + sequence.bytes;
       if (sequence.cut && more) return at;
-      out.append("\xef\xbf\xbd");
+      for (uint32_t i = 0; i < (each_byte ? sequence.bytes : 1); ++i) out.append("\xef\xbf\xbd");
     }
     at += sequence.bytes;
   }
