@@ -117,17 +117,17 @@ std::optional<HttpResponse> check_request(Service& service, const Access& access
     }
     return std::nullopt;
   } catch (const std::exception& error) {
-    return failed_request(access, request, as_request_error(error).status, error.what());
+    return failed_request(access, request, as_request_error(error));
   }
 }
 
-HttpResponse failed_request(const Access& access, const HttpRequest& request, int status, const std::string& message) {
-  HttpResponse response = error_response(RequestError(status, message), form_of(request));
+HttpResponse failed_request(const Access& access, const HttpRequest& request, const RequestError& error) {
+  HttpResponse response = error_response(error, form_of(request));
   const Route* route = find_path(request.path);
-  if (status == 401 && route != nullptr && route->handle == show_page)  // a browser then asks for the key itself
+  if (error.status == 401 && route != nullptr && route->handle == show_page)  // a browser then asks for the key itself
     response.headers = {{"WWW-Authenticate", "Basic realm=\"UPG: the API key is the password\""}};
   access.add_cors(request, response);
-  log_line(request, status, 0, {});
+  log_line(request, error.status, 0, {});
   return response;
 }
 

@@ -24,7 +24,7 @@ std::span<const Route> routes();
 /// Refuses what must not go on: unknown routes, foreign hosts and origins, missing keys. Answers CORS preflights.
 std::optional<HttpResponse> check_request(Service& service, const Access& access, const HttpRequest& request);
 HttpResponse handle_request(Service& service, const Access& access, const HttpRequest& request);
-HttpResponse failed_request(const Access& access, const HttpRequest& request, int status, const std::string& message);
+HttpResponse failed_request(const Access& access, const HttpRequest& request, const RequestError& error);
 
 // The handlers, each in the file of its name.
 void chat_completions(Service& service, const HttpRequest& request, HttpResponse& response);

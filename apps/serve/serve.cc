@@ -39,7 +39,7 @@ void serve(const ServeOptions& options, const std::atomic<bool>& stop) {
                     {[&](const HttpRequest& request) { return check_request(service, access, request); },
                      [&](const HttpRequest& request) { return handle_request(service, access, request); },
                      [&](const HttpRequest& request, int status, const std::string& message) {
-                       return failed_request(access, request, status, message);
+                       return failed_request(access, request, RequestError(status, message));
                      }});
   server.start();
   std::string names;

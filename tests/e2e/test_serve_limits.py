@@ -3,7 +3,7 @@
 
   test_serve_limits.py [TEST...]      the program is $UPG, or build/release/upg of this repository
 """
-import http.client
+import base64
 import json
 import pathlib
 import shutil
@@ -167,6 +167,13 @@ class Keys(LimitsTest):
             self.assertEqual(self.status("GET", path), 401)
         self.assertEqual(self.status("POST", "/v1/chat/completions", body={"messages": HELLO}), 401)
         self.assertEqual(self.server.post("/v1/messages", {}).json["error"]["type"], "authentication_error")
+        self.assertEqual(self.server.get("/v1/models").json["error"]["code"], "missing_api_key")
+        self.assertTrue(self.server.get("/v1/models").headers["www-authenticate"].startswith("Bearer"))
+
+    def test_a_browser_that_opens_the_page_asks_for_the_key(self):
+        self.assertTrue(self.server.get("/").headers["www-authenticate"].startswith("Basic"))
+        basic = base64.b64encode(b"me:secret-2").decode()
+        self.assertEqual(self.status("GET", "/", headers={"Authorization": f"Basic {basic}"}), 200)
 
     def test_a_key_is_taken_from_either_header(self):
         for headers in ({"Authorization": "Bearer secret-1"}, {"x-api-key": "secret-2"}, {"authorization": "bearer secret-2"}):
