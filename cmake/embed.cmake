@@ -1,6 +1,6 @@
-# upg_embed(layer file symbol): compiles `file` into the layer as `const unsigned char upg::<symbol>[]` and `const unsigned
+# upg_embed(target file symbol): compiles `file` into the target as `const unsigned char upg::<symbol>[]` and `const unsigned
 # long upg::<symbol>_size`.
-function(upg_embed layer file symbol)
+function(upg_embed target file symbol)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
   file(READ ${file} bytes HEX)
   string(LENGTH "${bytes}" digits)
@@ -15,5 +15,5 @@ const unsigned char @symbol@[] = {@bytes@};
 const unsigned long @symbol@_size = @size@;
 }
 ")
-  target_sources(upg_layer_${layer} PRIVATE ${source})
+  target_sources(${target} PRIVATE ${source})
 endfunction()

@@ -130,9 +130,10 @@ class Checker:
 
     def check_app(self, path):
         for line, quoted, header in includes(path):
+            own = (path.parent / header).is_file() or (self.root / "apps" / header).is_file()
             internal = header.split("/")[0] in LEVELS and (self.root / "src" / header).is_file()
-            if internal or (quoted and not header.startswith("upg/") and not (path.parent / header).is_file()):
-                self.error(path, line, f"apps and examples include only upg/, their own folder and third-party headers, "
+            if internal or (quoted and not header.startswith("upg/") and not own):
+                self.error(path, line, f"apps and examples include only upg/, folders of apps and third-party headers, "
                                        f"not {header}")
 
     # Rows of kernels.inc against definitions, written out or made by a UPG_..._KERNELS(isa) macro of an -inl.h.

@@ -27,6 +27,7 @@ void add_verify(CLI::App& command);
 void add_decompress(CLI::App& command);
 void add_run(CLI::App& command);
 void add_chat(CLI::App& command);
+void add_serve(CLI::App& command);
 void add_eval(CLI::App& command);
 void add_bench(CLI::App& command);
 void add_kernels(CLI::App& command);

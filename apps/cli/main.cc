@@ -14,6 +14,7 @@ constexpr Command kCommands[] = {
     {"decompress", "Turn a UPG file back into a dense checkpoint", add_decompress},
     {"run", "Continue a text", add_run},
     {"chat", "Talk with a model", add_chat},
+    {"serve", "Serve models over HTTP, to clients of OpenAI's and Anthropic's APIs", add_serve},
     {"eval", "Measure perplexity, divergence from a reference, or accuracy on a task", add_eval},
     {"bench", "Measure speed, against how fast this machine reads memory", add_bench},
     {"kernels", "List the kernels of this build and which this machine uses", add_kernels},
@@ -32,6 +33,7 @@ int run(int argc, char** argv) {
       "  upg compress models/demo -o demo.upg\n"
       "  upg run demo.upg -p \"Once upon a time\"\n"
       "  upg chat demo.upg\n"
+      "  upg serve demo.upg\n"
       "  upg eval demo.upg --text wiki.test.raw --reference models/demo\n"
       "`upg COMMAND --help` has the options of each.");
   for (const Command& command : commands()) {

@@ -25,6 +25,15 @@ struct BuiltinTemplate {
 };
 std::span<const BuiltinTemplate> builtin_chat_templates();
 
+/// How a model's chat template ends an answer: tokens, or text where it is none.
+struct ChatEnds {
+  std::vector<int32_t> tokens;
+  std::vector<std::string> texts;
+};
+/// What the template puts behind an answer, found with a made-up conversation. Throws Error(kNotFound) for a model
+/// without a chat template.
+ChatEnds chat_ends(const Engine& engine);
+
 /// prompt_tokens are those that were read for this answer, the reused ones left out.
 struct ChatResult : GenerateResult {
   uint64_t reused_tokens = 0;  // of the prompt, which the session held already
@@ -72,7 +81,7 @@ class Chat {
 
   uint64_t tokens() const;   // of the conversation, that the session holds
   uint64_t context() const;  // that it can hold
-  /// How the template ends an answer: tokens, or text where it is none.
+  /// As chat_ends() has them.
   const std::vector<int32_t>& end_tokens() const;
   const std::vector<std::string>& end_texts() const;
 

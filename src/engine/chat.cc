@@ -128,7 +128,42 @@ class Transcript {
   std::vector<Point> points_;  // ends of prompts and of answers
 };
 
+// False where there is nothing but space.
+bool take_end(const Engine& engine, std::string_view text, ChatEnds& ends) {
+  const std::string_view end = without_leading_space(text);
+  if (end.empty()) return false;
+  const std::vector<int32_t> ids = engine.tokenize(end, /*parse_special=*/true, /*add_special=*/false);
+  if (engine.impl().require_tokenizer().is_special(ids.at(0))) {
+    ends.tokens.push_back(ids[0]);
+    return true;
+  }
+  const bool breaks_line = text.substr(0, text.size() - end.size()).find('\n') != std::string_view::npos;
+  ends.texts.push_back((breaks_line ? "\n" : "") + std::string(without_trailing_space(end)));
+  return true;
+}
+
 }  // namespace
+
+ChatEnds chat_ends(const Engine& engine) {
+  constexpr std::string_view kAnswer = "upg-answer", kNext = "upg-next";
+  ChatEnds ends;
+  std::vector<Message> probe = {{"user", "upg-question"}, {"assistant", std::string(kAnswer)}};
+  const auto behind_answer = [&]() -> std::string {
+    try {
+      const std::string text = engine.render_chat(to_value(probe).dump(), {.add_generation_prompt = false});
+      const size_t at = text.rfind(kAnswer);
+      return at == std::string::npos ? "" : text.substr(at + kAnswer.size());
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kInvalidArgument) throw;
+      return "";  // a template may refuse what nobody has asked for
+    }
+  };
+  if (take_end(engine, behind_answer(), ends)) return ends;
+  probe.push_back({"user", std::string(kNext)});
+  const std::string text = behind_answer();
+  take_end(engine, std::string_view(text).substr(0, text.find(kNext)), ends);
+  return ends;
+}
 
 struct Chat::Impl {
   Impl(std::shared_ptr<Engine> e, const SessionOptions& options)
@@ -137,41 +172,7 @@ struct Chat::Impl {
       fail(ErrorCode::kNotFound,
            "{}: has no chat template. Choose one with --template, or continue a text with upg run",
            engine->impl().weights.path());
-    find_ends();
-  }
-
-  // What the template puts behind an answer tells how answers end.
-  void find_ends() {
-    constexpr std::string_view kAnswer = "upg-answer", kNext = "upg-next";
-    std::vector<Message> probe = {{"user", "upg-question"}, {"assistant", std::string(kAnswer)}};
-    const auto behind_answer = [&]() -> std::string {
-      try {
-        const std::string text = engine->render_chat(to_value(probe).dump(), {.add_generation_prompt = false});
-        const size_t at = text.rfind(kAnswer);
-        return at == std::string::npos ? "" : text.substr(at + kAnswer.size());
-      } catch (const Error& error) {
-        if (error.code() != ErrorCode::kInvalidArgument) throw;
-        return "";  // a template may refuse what nobody has asked for
-      }
-    };
-    if (take_end(behind_answer())) return;
-    probe.push_back({"user", std::string(kNext)});
-    const std::string text = behind_answer();
-    take_end(std::string_view(text).substr(0, text.find(kNext)));
-  }
-
-  // False where there is nothing but space.
-  bool take_end(std::string_view text) {
-    const std::string_view end = without_leading_space(text);
-    if (end.empty()) return false;
-    const std::vector<int32_t> ids = engine->tokenize(end, /*parse_special=*/true, /*add_special=*/false);
-    if (engine->impl().require_tokenizer().is_special(ids.at(0))) {
-      end_tokens.push_back(ids[0]);
-      return true;
-    }
-    const bool breaks_line = text.substr(0, text.size() - end.size()).find('\n') != std::string_view::npos;
-    end_texts.push_back((breaks_line ? "\n" : "") + std::string(without_trailing_space(end)));
-    return true;
+    ends = chat_ends(*engine);
   }
 
   OrderedJson all_messages() const {
@@ -194,8 +195,8 @@ struct Chat::Impl {
     // The last token is read in any case: what comes after it is wanted.
     const uint64_t reused = session.rewind(
         std::min<uint64_t>(static_cast<uint64_t>(differs - ids.begin()), ids.empty() ? 0 : ids.size() - 1));
-    options.end_tokens.insert(options.end_tokens.end(), end_tokens.begin(), end_tokens.end());
-    if (!options.ignore_eos) options.stop.insert(options.stop.end(), end_texts.begin(), end_texts.end());
+    options.end_tokens.insert(options.end_tokens.end(), ends.tokens.begin(), ends.tokens.end());
+    if (!options.ignore_eos) options.stop.insert(options.stop.end(), ends.texts.begin(), ends.texts.end());
     ChatResult result{session.generate(std::span(ids).subspan(reused), options, emit), reused};
     transcript.append(result);
     return result;
@@ -222,8 +223,7 @@ struct Chat::Impl {
   std::vector<Message> messages;
   uint64_t again = 0;  // how often the last answer was made anew
   uint64_t held = 0;   // positions of the session that are this conversation's
-  std::vector<int32_t> end_tokens;
-  std::vector<std::string> end_texts;
+  ChatEnds ends;
 };
 
 Chat::Chat(std::shared_ptr<Engine> engine, const SessionOptions& options)
@@ -300,7 +300,7 @@ void Chat::load(const std::string& path, const std::function<void(std::string_vi
 
 uint64_t Chat::tokens() const { return impl_->held; }
 uint64_t Chat::context() const { return impl_->session.context(); }
-const std::vector<int32_t>& Chat::end_tokens() const { return impl_->end_tokens; }
-const std::vector<std::string>& Chat::end_texts() const { return impl_->end_texts; }
+const std::vector<int32_t>& Chat::end_tokens() const { return impl_->ends.tokens; }
+const std::vector<std::string>& Chat::end_texts() const { return impl_->ends.texts; }
 
 }  // namespace upg
