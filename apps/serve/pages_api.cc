@@ -4,10 +4,12 @@
 #include "routes.h"
 
 namespace upg {
+// By cmake/embed.cmake. NOLINTBEGIN(readability-identifier-naming)
 extern const unsigned char serve_openapi[];
 extern const unsigned long serve_openapi_size;
 extern const unsigned char serve_page[];
 extern const unsigned long serve_page_size;
+// NOLINTEND(readability-identifier-naming)
 }  // namespace upg
 
 namespace upg::serve {
