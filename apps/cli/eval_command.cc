@@ -88,7 +88,9 @@ void add_eval(CLI::App& command) {
   command.add_option("MODEL", o->model, "UPG file or checkpoint directory")->required();
   auto* text = command.add_option("--text", o->text, "Text file to measure perplexity on");
   auto* reference =
-      command.add_option("--reference", o->evaluate.reference, "Compare with this model, run with an f16 cache and float activations, prediction by prediction")
+      command
+          .add_option("--reference", o->evaluate.reference,
+                      "Compare with this model, run with an f16 cache and float activations, prediction by prediction")
           ->needs(text);
   command.add_option("--context", o->evaluate.context, "Tokens a chunk [512]")->needs(text);
   command.add_option("--chunks", o->evaluate.chunks, "Chunks; 0: the whole text [0]")->needs(text);

@@ -22,7 +22,7 @@ class CpuDevice final : public Device {
  private:
   Model& model_;
   OpContext& context_;
-  std::vector<float> hidden_, logits_;       // of forward()
+  std::vector<float> hidden_, logits_;        // of forward()
   std::unique_ptr<ReadBandwidth> bandwidth_;  // made when it is asked for
 };
 

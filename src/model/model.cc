@@ -77,9 +77,7 @@ void Model::layer(OpContext& context, uint64_t index, const Batch& batch, Activa
   add(layer.mlp_post_norm);
 }
 
-void Model::final_norm(OpContext& context, uint64_t n, float* x) {
-  rms_norm(context, x, d_.norm, d_.epsilon, n, x);
-}
+void Model::final_norm(OpContext& context, uint64_t n, float* x) { rms_norm(context, x, d_.norm, d_.epsilon, n, x); }
 
 void Model::head(OpContext& context, uint64_t n, Activations activations, const float* x, float* logits) {
   normed_.resize(n * d_.hidden);
