@@ -95,7 +95,7 @@ class Scheduler {
 
   /// Throws Error(kBusy) where the queue is full or drain() was called, Error(kInvalidArgument) for a prompt that is
   /// empty, has an unknown id, or is longer than the context (the message has both numbers), and for sampling options
-  /// out of range. The same request with the same seed gives the same text whatever runs beside it.
+  /// out of range. On the CPU the same request with the same seed gives the same text whatever runs beside it.
   std::shared_ptr<Generation> submit(GenerationRequest request);
 
   /// The mean of the final hidden states of `tokens` [hidden_size], after the last norm. Waits for its turn. Errors as
