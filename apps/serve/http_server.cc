@@ -9,6 +9,7 @@
 #include <list>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "connection.h"
 #include "limits.h"
@@ -17,12 +18,14 @@
 namespace upg::serve {
 namespace {
 
-// The connections there are, and which of them wait for a request.
+// The connections there are, and what they are at. Ordered by who gives up first when there are too many: those between
+// requests, then those whose request is still on its way, of which slow ones are the oldest.
 class Registry {
  public:
+  enum class State { kWaiting, kReceiving, kAnswering };
   struct Entry {
     int socket;
-    bool idle = true;
+    State state = State::kWaiting;
     Connection::Clock::time_point since = Connection::Clock::now();
   };
   using Handle = std::list<Entry>::iterator;
@@ -36,20 +39,22 @@ class Registry {
     const std::scoped_lock lock(mutex_);
     entries_.erase(entry);
   }
-  void set_idle(Handle entry, bool idle) {
+  void set_state(Handle entry, State state) {
     const std::scoped_lock lock(mutex_);
-    entry->idle = idle;
+    entry->state = state;
     entry->since = Connection::Clock::now();
   }
-  /// Makes the connection that has waited longest give up; false where all are busy.
+  /// Makes one connection give up; false where all are being answered.
   bool evict() {
     const std::scoped_lock lock(mutex_);
-    Entry* oldest = nullptr;
+    Entry* first = nullptr;
     for (Entry& entry : entries_)
-      if (entry.idle && (oldest == nullptr || entry.since < oldest->since)) oldest = &entry;
-    if (oldest == nullptr) return false;
-    oldest->idle = false;
-    ::shutdown(oldest->socket, SHUT_RD);
+      if (entry.state != State::kAnswering &&
+          (first == nullptr || std::pair(entry.state, entry.since) < std::pair(first->state, first->since)))
+        first = &entry;
+    if (first == nullptr) return false;
+    first->state = State::kAnswering;  // not again
+    ::shutdown(first->socket, SHUT_RD);
     return true;
   }
   /// Those that still come are cut off as well.
@@ -124,6 +129,7 @@ class ConnectionThreads : public httplib::TaskQueue {
 
 // The connection whose thread this is.
 thread_local Connection* current = nullptr;
+thread_local Registry::Handle current_entry;
 thread_local std::string current_path;
 
 class SinkOf : public EventSink {
@@ -156,6 +162,7 @@ class HttpServer::Impl : public httplib::Server {
     });
     // Routing is done elsewhere: httplib sees one path.
     const auto handle = [this](const httplib::Request& request, httplib::Response& response) {
+      registry_.set_state(current_entry, Registry::State::kAnswering);  // all of it has arrived
       give(handlers_.handle(translate(request)), response);
     };
     Get("/", handle);
@@ -251,9 +258,10 @@ class HttpServer::Impl : public httplib::Server {
     }
     const Registry::Handle entry = registry_.add(socket);
     current = &connection;
+    current_entry = entry;
     for (bool going = true; going;) {
       const Connection::Wait wait = connection.wait_for_request([&] {
-        registry_.set_idle(entry, false);
+        registry_.set_state(entry, Registry::State::kReceiving);
         return true;
       });
       if (wait == Connection::Wait::kTooLarge)
@@ -267,7 +275,7 @@ class HttpServer::Impl : public httplib::Server {
         request.path = "/";
       });
       going = going && !closed && !connection.must_close() && svr_sock_ >= 0;
-      registry_.set_idle(entry, true);
+      registry_.set_state(entry, Registry::State::kWaiting);
     }
     current = nullptr;
     registry_.remove(entry);

@@ -87,6 +87,20 @@ class Clients(LimitsTest):
 
 
 class Requests(LimitsTest):
+    def test_health_answers_while_more_requests_than_connections_never_end(self):
+        slow = []
+        try:
+            for i in range(700):
+                slow.append(socket.create_connection((self.server.host, self.server.port)))
+                slow[-1].sendall(b"GET /health HTTP/1.1\r\nX: " if i % 2 else
+                                 b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                                 b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+            for _ in range(5):
+                self.assertEqual(self.status("GET", "/health"), 200)
+        finally:
+            for connection in slow:
+                connection.close()
+
     def test_hosts_of_others_are_refused(self):
         self.assertEqual(self.status("GET", "/v1/models", headers={"Host": "evil.example"}), 403)
         self.assertEqual(self.status("GET", "/v1/models", headers={"Host": "127.0.0.1.evil.example:80"}), 403)

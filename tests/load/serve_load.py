@@ -12,6 +12,7 @@ import asyncio
 import json
 import pathlib
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -77,7 +78,7 @@ async def canaries(server, options):
             statuses[status] = statuses.get(status, 0) + 1
             if status == 200:
                 said = json.loads(text)["choices"][0]["text"]
-                if word not in said or said.count("canary") != 1:
+                if set(re.findall(r"canary\d+x\d+", said)) != {word}:  # the model may say "canary" by itself
                     wrong.append((word, said))
 
     start = time.monotonic()
