@@ -38,7 +38,11 @@ export class AppState {
     this.current = last ?? chat.newConversation(this.conversations[0]);
     this.applyTheme();
     addEventListener("storage", (event) => this.onOtherTab(event));
-    addEventListener("pagehide", () => this.saveGrowing());
+    addEventListener("pagehide", () => {
+      // Else the connection that now breaks would be taken for a failure of the server.
+      this.stop();
+      this.saveGrowing();
+    });
   }
 
   subscribe(listener: () => void): () => void {

@@ -6,17 +6,15 @@ import { BlockSplitter, renderMarkdown } from "./markdown";
 import { memo } from "./memo";
 
 /** Markdown that may still grow. `text` must begin with what it was before; give another `key` otherwise. */
-export function MarkdownView({ text, growing }: { text: string; growing: boolean }) {
+export function MarkdownView({ text, growing, aloud }: { text: string; growing: boolean; aloud: boolean }) {
   const splitter = useRef<BlockSplitter | null>(null);
   splitter.current ??= new BlockSplitter();
-  const wasGrowing = useRef(growing);
-  wasGrowing.current ||= growing;
   const { links, revision } = splitter.current;
   const blocks = splitter.current.update(text, !growing);
   return (
     <div class="prose" onClick={onClick}>
       {blocks.map((block, i) => (
-        <BlockView key={i} raw={block.raw} done={block.done} links={links} revision={revision} aloud={wasGrowing.current} />
+        <BlockView key={i} raw={block.raw} done={block.done} links={links} revision={revision} aloud={aloud} />
       ))}
     </div>
   );

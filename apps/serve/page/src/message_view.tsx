@@ -91,10 +91,13 @@ function Answer({ app, message, generation }: { app: AppState; message: Message;
   const { thinking, answer, open } = splitThinking(content);
   const thought = [reasoning, thinking].filter((t) => t !== "").join("\n\n");
   const growing = generation !== null;
+  // Read aloud is what was written while one looked on, not what was found on opening.
+  const aloud = useRef(false);
+  aloud.current ||= growing;
   return (
     <>
       {thought !== "" && <Thought text={thought} unfinished={growing && (open || answer === "")} />}
-      {answer !== "" && <MarkdownView text={answer} growing={growing} />}
+      {answer !== "" && <MarkdownView text={answer} growing={growing} aloud={aloud.current} />}
       {growing && content === "" && reasoning === "" && <p class="waiting"><span>Reading the conversation</span></p>}
       {message.ended === "error" && <p class="failed" role="alert">{message.error}</p>}
       {message.ended === "length" && <p class="remark">The answer reached the limit of tokens.</p>}
