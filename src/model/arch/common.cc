@@ -78,23 +78,22 @@ SelfAttention read_attention(Weights& weights, const std::string& prefix, const 
 }
 
 GatedMlp read_mlp(Weights& weights, const std::string& prefix, std::string_view activation, uint64_t hidden,
-                  uint64_t intermediate, bool bias, bool to_stream) {
+                  uint64_t intermediate, bool bias, bool to_stream, const MlpNames& names) {
   GatedMlp mlp;
   mlp.activation = activation;
-  mlp.gate_up =
-      read_projections(weights, prefix, {{"gate_proj", intermediate}, {"up_proj", intermediate}}, hidden, bias);
-  mlp.down = read_projection(weights, prefix + "down_proj", hidden, intermediate, bias, to_stream);
+  mlp.gate_up = read_projections(weights, prefix, {{names.gate, intermediate}, {names.up, intermediate}}, hidden, bias);
+  mlp.down = read_projection(weights, prefix + std::string(names.down), hidden, intermediate, bias, to_stream);
   return mlp;
 }
 
 Experts read_experts(Weights& weights, const std::string& prefix, std::string_view activation, uint64_t hidden,
-                     uint64_t intermediate, const Routing& routing) {
+                     uint64_t intermediate, const Routing& routing, const MlpNames& names) {
   Experts experts;
   experts.routing = routing;
   experts.router = read_projection(weights, prefix + "gate", routing.experts, hidden, false);
   for (uint64_t e = 0; e < routing.experts; ++e)
     experts.experts.push_back(read_mlp(weights, prefix + "experts." + std::to_string(e) + ".", activation, hidden,
-                                       intermediate, false, false));
+                                       intermediate, false, false, names));
   return experts;
 }
 

@@ -62,13 +62,16 @@ struct AttentionTraits {
 SelfAttention read_attention(Weights& weights, const std::string& prefix, const Sizes& sizes,
                              const AttentionTraits& traits);
 
-/// prefix + "gate_proj", "up_proj", "down_proj".
+/// prefix + "gate_proj", "up_proj", "down_proj", or what they are called instead.
+struct MlpNames {
+  std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";
+};
 GatedMlp read_mlp(Weights& weights, const std::string& prefix, std::string_view activation, uint64_t hidden,
-                  uint64_t intermediate, bool bias = false, bool to_stream = true);
+                  uint64_t intermediate, bool bias = false, bool to_stream = true, const MlpNames& names = {});
 
 /// Experts of one shape: prefix + "gate" routes, prefix + "experts.<e>." are read_mlp()'s.
 Experts read_experts(Weights& weights, const std::string& prefix, std::string_view activation, uint64_t hidden,
-                     uint64_t intermediate, const Routing& routing);
+                     uint64_t intermediate, const Routing& routing, const MlpNames& names = {});
 
 /// The RMSNorm weight `name`.weight; `plus_one`: stored as its difference from 1.
 std::vector<float> read_norm(Weights& weights, const std::string& name, uint64_t n, bool plus_one = false);

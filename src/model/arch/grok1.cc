@@ -23,7 +23,7 @@ Decoder load_grok1(const ConfigReader& json, Weights& weights) {
   d.embedding_scale = multiplier("embedding_multiplier_scale", 1);
   d.logit_scale = multiplier("output_multiplier_scale", 1);
   for (uint64_t i = 0; i < s.layers; ++i) {
-    const std::string prefix = layer_prefix(i), moe = prefix + "moe_block.";
+    const std::string prefix = layer_prefix(i);
     DecoderLayer& layer = d.layers.emplace_back();
     layer.attention_norm = weights.vector(prefix + "pre_attn_norm.scale", s.hidden);
     layer.attention_post_norm = weights.vector(prefix + "post_attn_norm.scale", s.hidden);
@@ -32,18 +32,8 @@ Decoder load_grok1(const ConfigReader& json, Weights& weights) {
     SelfAttention attention = read_attention(weights, prefix + "attn.", s, {.to_stream = false});
     attention.shape = shape;
     layer.attention = std::move(attention);
-    Experts experts;
-    experts.routing = routing;
-    experts.router = read_projection(weights, moe + "gate", routing.experts, s.hidden, false);
-    for (uint64_t e = 0; e < routing.experts; ++e) {
-      const std::string name = moe + "experts." + std::to_string(e) + ".";
-      GatedMlp& mlp = experts.experts.emplace_back();
-      mlp.activation = "gelu";
-      mlp.gate_up =
-          read_projections(weights, name, {{"linear", s.intermediate}, {"linear_v", s.intermediate}}, s.hidden, false);
-      mlp.down = read_projection(weights, name + "linear_1", s.hidden, s.intermediate, false);
-    }
-    layer.mlp = std::move(experts);
+    layer.mlp = read_experts(weights, prefix + "moe_block.", "gelu", s.hidden, s.intermediate, routing,
+                             {"linear", "linear_v", "linear_1"});
   }
   return d;
 }

@@ -14,24 +14,15 @@ Decoder load_mixtral(const ConfigReader& json, Weights& weights) {
   Decoder d = read_frame(weights, s);
   d.rotary = {rotary};
   for (uint64_t i = 0; i < s.layers; ++i) {
-    const std::string prefix = layer_prefix(i), moe = prefix + "block_sparse_moe.";
+    const std::string prefix = layer_prefix(i);
     DecoderLayer& layer = d.layers.emplace_back();
     layer.attention_norm = read_norm(weights, prefix + "input_layernorm", s.hidden);
     SelfAttention attention = read_attention(weights, prefix + "self_attn.", s, {});
     attention.shape.window = window;
     layer.attention = std::move(attention);
     layer.mlp_norm = read_norm(weights, prefix + "post_attention_layernorm", s.hidden);
-    Experts experts;
-    experts.routing = routing;
-    experts.router = read_projection(weights, moe + "gate", routing.experts, s.hidden, false);
-    for (uint64_t e = 0; e < routing.experts; ++e) {
-      const std::string name = moe + "experts." + std::to_string(e) + ".";
-      GatedMlp& mlp = experts.experts.emplace_back();
-      mlp.activation = activation;
-      mlp.gate_up = read_projections(weights, name, {{"w1", s.intermediate}, {"w3", s.intermediate}}, s.hidden, false);
-      mlp.down = read_projection(weights, name + "w2", s.hidden, s.intermediate, false);
-    }
-    layer.mlp = std::move(experts);
+    layer.mlp = read_experts(weights, prefix + "block_sparse_moe.", activation, s.hidden, s.intermediate, routing,
+                             {"w1", "w3", "w2"});
   }
   return d;
 }
