@@ -110,6 +110,7 @@ void add_compress(CLI::App& command) {
       ->excludes(bytes)
       ->excludes(bits);
   command.add_option("--density", o->compress.density, "Share of weights that sparse codecs keep [0.1]");
+  command.add_option("--device", o->compress.device, "What does the large sums: cpu or cuda [cpu]");
   command.add_option("--threads", o->compress.threads, "Threads; 0: one for each core [0]");
   command.add_option("--report", o->report, "Write what went where as an HTML page");
   command.add_flag("--json", o->json, "Print the report as JSON");
@@ -117,6 +118,7 @@ void add_compress(CLI::App& command) {
       "Examples:\n"
       "  upg compress models/demo -o demo.upg\n"
       "  upg compress phi-4 -o phi-4.upg --ratio 10 --report phi-4.html\n"
+      "  upg compress phi-4 -o phi-4.upg --device cuda\n"
       "  upg compress models/demo -o quick.upg --bits 4.5 --calibrate none\n"
       "  upg compress models/demo -o pruned.upg --codec mdcsr --density 0.2");
   command.callback([o, ratio, bytes, bits] {
@@ -131,6 +133,11 @@ void add_compress(CLI::App& command) {
     if (o->json) {
       nlohmann::ordered_json json = to_json(report.model);
       json["seconds"] = report.seconds;
+      json["peak_bytes"] = report.peak_bytes;
+      if (!report.device.empty()) {
+        json["device"] = report.device;
+        json["device_peak_bytes"] = report.device_peak_bytes;
+      }
       print_json(json);
       return;
     }
@@ -138,6 +145,9 @@ void add_compress(CLI::App& command) {
     fmt::print("\n");
     print_totals(report.model);
     fmt::print("{:<18}{:.1f} s\n", "time", report.seconds);
+    fmt::print("{:<18}{}\n", "peak memory", human_bytes(report.peak_bytes));
+    if (!report.device.empty())
+      fmt::print("{:<18}{} of {}\n", "on the GPU", human_bytes(report.device_peak_bytes), report.device);
   });
 }
 

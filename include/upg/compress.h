@@ -25,6 +25,9 @@ struct CompressOptions {
   std::string calibrate = "default";
   uint64_t calibration_tokens = 65536;  // of that text, in windows spread over all of it
 
+  // What does the large sums: "cpu", or "cuda" for the first NVIDIA GPU, from compute capability 8.0 on. The results
+  // agree within rounding, not byte for byte.
+  std::string device = "cpu";
   unsigned threads = 0;  // 0: one for each physical core the process may use
   Progress progress;
 };
@@ -32,10 +35,14 @@ struct CompressOptions {
 struct CompressReport {
   ModelReport model;
   double seconds = 0;
+  // The most memory in use at once, in bytes: of the process, pages of mapped files included, and of the device that
+  // `device` names for people; 0 and empty on the CPU.
+  uint64_t peak_bytes = 0, device_peak_bytes = 0;
+  std::string device;
 };
 
 /// Compresses the checkpoint directory `source` to the file `target`, which appears only when it is whole. The same
-/// input and options give the same bytes, whatever the number of threads. Throws Error: kInvalidFile for weights that
+/// input and options give the same bytes on the same device, whatever the number of threads. Throws Error: kInvalidFile for weights that
 /// are not finite (naming tensor and position), kInvalidArgument with the largest ratio possible where the aim is out
 /// of reach.
 CompressReport compress(const std::string& source, const std::string& target, const CompressOptions& options = {});

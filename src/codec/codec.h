@@ -54,17 +54,21 @@ using ForEach = std::function<void(uint64_t n, const std::function<void(uint64_t
 /// Second moments of a linear layer's input x [cols]: E[x x^T].
 struct Moments {
   uint64_t cols = 0;
-  std::vector<float> values;  // [cols, cols], symmetric; only the lower triangle is read
+  std::vector<float> values;   // [cols, cols], symmetric; only the lower triangle is read
+  std::shared_ptr<void> held;  // where EncodeOptions::device has them instead, what it knows them by
 };
+
+class TrellisDevice;  // codec/trellis_device.h
 
 struct EncodeOptions {
   double density = 0.1;  // sparse codecs: share of weights kept
   /// Of the input: error counts by what it does to the product. nullptr: every weight alike. Not all codecs make use
   /// of them.
   const Moments* moments = nullptr;
-  double damping = 0.01;        // added to their diagonal, in units of its mean
-  uint64_t residual_bytes = 0;  // trellis codecs: at most so many for a residual plane of outliers; 0: none
-  ForEach parallel{};           // empty: serially
+  double damping = 0.01;            // added to their diagonal, in units of its mean
+  uint64_t residual_bytes = 0;      // trellis codecs: at most so many for a residual plane of outliers; 0: none
+  ForEach parallel{};               // empty: serially
+  TrellisDevice* device = nullptr;  // does the trellis codecs' search instead of the CPU; others take no notice
 
   /// f(0) ... f(n - 1), in no particular order.
   void for_each(uint64_t n, const std::function<void(uint64_t)>& f) const {

@@ -14,6 +14,7 @@
 #include "codec/mdcsr.h"
 #include "codec/primes.h"
 #include "codec/trellis.h"
+#include "codec/trellis_device.h"
 #include "codec/trellis_search.h"
 
 namespace upg {
@@ -84,6 +85,9 @@ std::vector<uint32_t> chain_order(uint64_t cols) {
   return order;
 }
 
+// The power of two that brings a row near 1; 0 for a row of zeros.
+float unit_of(float row_scale) { return row_scale > 0 ? std::ldexp(1.0f, -std::ilogb(row_scale)) : 0.0f; }
+
 // Sixteen rows of the source, in chain order and brought near 1 by powers of two: squares of float weights would leave
 // the range of float. Rows past the last and padding columns are zero.
 struct Panel {
@@ -102,7 +106,7 @@ struct Panel {
       if (index >= rows) continue;
       source(index, row);
       row_scale[j] = choose_row_scale(row, index);
-      unit[j] = row_scale[j] > 0 ? std::ldexp(1.0f, -std::ilogb(row_scale[j])) : 0.0f;
+      unit[j] = unit_of(row_scale[j]);
       for (uint64_t k = 0; k < order.size(); ++k)
         if (order[k] < cols) original[k * kLanes + j] = row[order[k]] * unit[j];
     }
@@ -251,7 +255,11 @@ void train_table(TrellisTables& tables, const TileSource& tile_source, uint64_t 
     for (uint64_t b = 0; b < per_panel; ++b) tile_source.load(panel, b * blocks / per_panel, tiles[p * per_panel + b]);
   });
   for (int round = 0; round < kTrainingRounds; ++round) {
-    options.for_each(tiles.size(), [&](uint64_t i) { search_trellis_tile(tables, tiles[i]); });
+    if (options.device) {
+      options.device->search(tables, tiles);
+    } else {
+      options.for_each(tiles.size(), [&](uint64_t i) { search_trellis_tile(tables, tiles[i]); });
+    }
     TableFit fit;
     for (const TrellisTile& tile : tiles) fit.add(tables, tile, tile_source.feedback != nullptr);
     fit.apply(tables);
@@ -285,6 +293,48 @@ void add_residual(const Outliers& outliers, const TileSource& tiles, const Panel
   }
 }
 
+// All panels at once, on the device of the options. Returns the weighted error.
+double encode_on_device(const TrellisTables& tables, const TileSource& tiles, const Outliers& outliers, uint64_t rows,
+                        const RowSource& source, const EncodeOptions& options, uint32_t* codes, uint8_t* block_scales,
+                        uint16_t* row_scales, std::vector<std::vector<mdcsr::Entry>>& residual) {
+  const uint64_t cols = tiles.cols;
+  std::vector<float> weights(rows * cols), unit(rows), scale(rows), importance, residual_scale;
+  options.for_each(rows, [&](uint64_t r) {
+    const std::span<float> row = std::span(weights).subspan(r * cols, cols);
+    source(r, row);
+    const float row_scale = choose_row_scale(row, r);
+    row_scales[r] = float_to_bf16(row_scale);
+    unit[r] = unit_of(row_scale);
+    scale[r] = row_scale * unit[r] * kUnit;
+  });
+  std::vector<int8_t> values;
+  if (!outliers.empty()) {
+    std::vector<float> weight(cols, 1.0f);
+    for (uint64_t k = 0; k < tiles.order.size(); ++k)
+      if (tiles.feedback && tiles.order[k] < cols) weight[tiles.order[k]] = tiles.feedback->variance[k];
+    importance.resize(rows * cols);
+    residual_scale.resize(rows);
+    values.resize(rows * cols);
+    options.for_each(rows, [&](uint64_t r) {
+      residual_scale[r] = outliers.scale(r) * unit[r];
+      for (uint64_t c = 0; c < cols; ++c) importance[r * cols + c] = outliers.contains(r, c) ? 0.0f : weight[c];
+    });
+  }
+  TrellisWork work{
+      rows,       cols,           &tables, tiles.order,  weights,       unit, scale, tiles.feedback != nullptr,
+      importance, residual_scale, codes,   block_scales, values.data(), 0};
+  options.device->encode(work);
+  if (!outliers.empty())
+    options.for_each(rows, [&](uint64_t r) {
+      for (uint64_t c = 0; c < cols && r % kLanes == 0; ++c)
+        for (uint64_t row = r; row < std::min(r + kLanes, rows); ++row)
+          if (unit[row] > 0 && outliers.contains(row, c))
+            residual[r / kLanes].push_back(
+                {static_cast<uint32_t>(row), static_cast<uint32_t>(c), values[row * cols + c]});
+    });
+  return work.weighted_error;
+}
+
 // Codes of one tile into its words; the inverse of trellis_code().
 void pack_tile(const TrellisTile& tile, unsigned bits, uint32_t* words, uint8_t* scales) {
   std::memset(words, 0, bits * kLanes * sizeof *words);
@@ -315,8 +365,13 @@ EncodedMatrix encode_trellis(const Codec& codec, unsigned bits, uint64_t rows, u
   TileSource tile_source{cols, chain_order(cols), nullptr};
   Feedback feedback;
   if (options.moments) {
-    feedback = factor_moments(*options.moments, tile_source.order, options.damping,
-                              [&](uint64_t n, const auto& f) { options.for_each(n, f); });
+    if (options.device) {
+      feedback.n = tile_source.order.size();
+      feedback.variance = options.device->factor(*options.moments, tile_source.order, options.damping);
+    } else {
+      feedback = factor_moments(*options.moments, tile_source.order, options.damping,
+                                [&](uint64_t n, const auto& f) { options.for_each(n, f); });
+    }
     tile_source.feedback = &feedback;
   }
   const std::array<uint8_t, kTrellisSteps> steps = ladder();
@@ -380,8 +435,13 @@ EncodedMatrix encode_trellis(const Codec& codec, unsigned bits, uint64_t rows, u
         if (panel.unit[j] > 0) panel_error[p] += tile.error[j] / (panel.unit[j] * panel.unit[j]);
     }
   };
-  options.for_each(panels, encode_panel);
-  for (double error : panel_error) encoded.weighted_error += error;
+  if (options.device) {
+    encoded.weighted_error = encode_on_device(tables, tile_source, outliers, rows, source, options, codes, block_scales,
+                                              row_scales, residual);
+  } else {
+    options.for_each(panels, encode_panel);
+    for (double error : panel_error) encoded.weighted_error += error;
+  }
   if (!outliers.empty()) {
     std::vector<mdcsr::Entry> entries;
     for (auto& some : residual) {

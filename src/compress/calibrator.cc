@@ -45,8 +45,15 @@ InputStatistics Calibrator::statistics(const Linear& linear) {
   if (stage_ == 0) return {};
   const uint64_t cols = linear.cols();
   const uint64_t hidden = model_.shape().hidden_size;
-  std::vector<float> moments(cols * padded(cols)), drift(cols * padded(cols));
-  std::vector<float> stream_drift(linear.to_stream() ? hidden * padded(cols) : 0);
+  std::vector<float> moments, drift, stream_drift;
+  std::shared_ptr<DeviceSums> on_device;
+  if (context_.accelerator) {
+    on_device = context_.accelerator->sums(cols, linear.to_stream() ? hidden : 0);
+  } else {
+    moments.resize(cols * padded(cols));
+    drift.resize(cols * padded(cols));
+    if (linear.to_stream()) stream_drift.resize(hidden * padded(cols));
+  }
   std::vector<float> original_input, input, original, stream;
   std::vector<uint32_t> original_which, which;
   uint64_t n_tokens = 0;
@@ -71,16 +78,29 @@ InputStatistics Calibrator::statistics(const Linear& linear) {
     model_.use_replacements(true);
     run(streams_[s], input, which, stream);
 
-    pack(input.data(), cols, which.size());
-    add_products(input.data(), cols, cols, which.size(), true, moments);
     const std::vector<float> drifted = difference(original_input, original_which, input, which, cols);
-    add_products(drifted.data(), cols, cols, which.size(), false, drift);
-    if (linear.to_stream()) {
-      // The products from this one on were not computed: what came out is the stream that this one is added to.
+    // The products from this one on were not computed: what came out is the stream that this one is added to.
+    if (linear.to_stream())
       for (size_t i = 0; i < stream.size(); ++i) original[i] -= stream[i];
-      add_products(original.data(), hidden, cols, tokens.size(), false, stream_drift);
+    if (on_device) {
+      on_device->add(input.data(), drifted.data(), which.size());
+      if (linear.to_stream()) on_device->add_stream(original.data());
+    } else {
+      pack(input.data(), cols, which.size());
+      add_products(input.data(), cols, cols, which.size(), true, moments);
+      add_products(drifted.data(), cols, cols, which.size(), false, drift);
+      if (linear.to_stream()) add_products(original.data(), hidden, cols, tokens.size(), false, stream_drift);
     }
     n_tokens += which.size();
+  }
+  if (on_device) {
+    on_device->finish();
+    InputStatistics statistics;
+    statistics.moments.cols = cols;
+    statistics.moments.held = on_device;
+    statistics.n_tokens = n_tokens;
+    statistics.on_device = std::move(on_device);
+    return statistics;
   }
   const float scale = n_tokens ? 1.0f / static_cast<float>(n_tokens) : 0.0f;
   auto mean = [&](std::vector<float>& sums) {  // without the padding
@@ -90,7 +110,7 @@ InputStatistics Calibrator::statistics(const Linear& linear) {
     sums.resize(rows * cols);
     return std::move(sums);
   };
-  return {{cols, mean(moments)}, mean(drift), mean(stream_drift), n_tokens};
+  return {{cols, mean(moments), nullptr}, mean(drift), mean(stream_drift), n_tokens, nullptr};
 }
 
 void Calibrator::replace(const std::string& name, EncodedMatrix encoded) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "compress/staged_model.h"
+#include "ops/accelerator.h"
 
 namespace upg {
 
@@ -20,6 +21,7 @@ struct InputStatistics {
   std::vector<float> stream_drift;  // [rows, cols]: E[(residual stream - that of the compressed model) x^T] where the
                                     // product is added to the stream; else empty
   uint64_t n_tokens = 0;            // they are means over; 0: no token went through
+  std::shared_ptr<DeviceSums> on_device;  // has all of them instead, where there is an accelerator
 };
 
 class Calibrator {

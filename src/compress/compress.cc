@@ -1,5 +1,7 @@
 #include "upg/compress.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -14,6 +16,7 @@
 #include "codec/codec_table.h"
 #include "codec/dense.h"
 #include "codec/trellis.h"
+#include "compress/accelerators.h"
 #include "compress/calibration_text.h"
 #include "compress/calibrator.h"
 #include "compress/correction.h"
@@ -35,6 +38,17 @@ constexpr uint64_t kSensitivitySequences = 4;  // of so many tokens
 constexpr uint64_t kSensitivityTokens = 256;
 constexpr std::string_view kSensitivityRecord = "(sensitivity)";  // no tensor has such a name
 
+// Of the process so far, in bytes.
+uint64_t peak_memory() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+#ifdef __APPLE__
+  return static_cast<uint64_t>(usage.ru_maxrss);
+#else
+  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+#endif
+}
+
 bool is_matrix(const TensorView& tensor) { return tensor.shape.size() == 2 && tensor.elements() > 0; }
 
 class Compressor {
@@ -44,7 +58,10 @@ class Compressor {
         weights_(source),
         checkpoint_(open_checkpoint(weights_)),
         target_(target),
-        context_(options.threads) {}
+        context_(options.threads),
+        accelerator_(open_accelerator(options.device, context_.pool)) {
+    context_.accelerator = accelerator_.get();
+  }
 
   void run() {
     model_ = load_model(weights_);  // an architecture or tensor that could not be run later is refused now
@@ -79,7 +96,12 @@ class Compressor {
     journal.remove();
   }
 
-  void complete(ModelReport& report) const {
+  void complete(CompressReport& whole) const {
+    if (accelerator_) {
+      whole.device = accelerator_->description();
+      whole.device_peak_bytes = accelerator_->peak_bytes();
+    }
+    ModelReport& report = whole.model;
     report.predicted_loss = predicted_loss_;
     report.measured_loss = measured_loss_;
     report.uncalibrated = uncalibrated_;
@@ -190,7 +212,7 @@ class Compressor {
                                                                  kSensitivityTokens, sequence.size())));
     }
     const auto measured =
-        measure_sensitivity(staged, some, for_each("measuring sensitivity"),
+        measure_sensitivity(staged, some, for_each("measuring sensitivity"), accelerator_.get(),
                             [&](uint64_t done, uint64_t total) { report("measuring sensitivity", done, total); });
     journal.append(std::string(kSensitivityRecord), measured);
     return measured;
@@ -230,6 +252,7 @@ class Compressor {
     encode_options.density = options_.density;
     encode_options.residual_bytes = matrix_plan.residual_bytes;
     encode_options.parallel = for_each(tensor.name);
+    encode_options.device = accelerator_.get();
     EncodedMatrix encoded;
     try {
       if (statistics.n_tokens) {
@@ -328,6 +351,7 @@ class Compressor {
   const Checkpoint& checkpoint_;
   std::string target_;
   OpContext context_;
+  std::unique_ptr<Accelerator> accelerator_;  // nullptr: none
   std::unique_ptr<Model> model_;
   std::vector<const TensorView*> matrices_, others_;
   std::vector<std::vector<int32_t>> sequences_;  // of calibration text; empty: none
@@ -352,8 +376,9 @@ CompressReport compress(const std::string& source, const std::string& target, co
     Compressor compressor(source, target, options);
     compressor.run();
     report.model = inspect(target);
-    compressor.complete(report.model);
+    compressor.complete(report);
   }
+  report.peak_bytes = peak_memory();
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }

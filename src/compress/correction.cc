@@ -22,6 +22,12 @@ constexpr double kDamping = 0.03;
 
 std::vector<float> corrected_weights(uint64_t rows, uint64_t cols, const RowSource& source, InputStatistics& statistics,
                                      const ForEach& for_each) {
+  if (statistics.on_device) {
+    std::vector<float> weights(rows * cols);
+    for_each(rows, [&](uint64_t row) { source(row, std::span(weights).subspan(row * cols, cols)); });
+    statistics.on_device->correct(rows, kInputStrength, kStreamStrength, kDamping, weights.data());
+    return weights;
+  }
   // First what is to be made up for, so that the drifts' memory is free before the moments are factored.
   std::vector<float> corrected(rows * cols);
   const uint64_t panels = ceil_div(rows, kLanes);

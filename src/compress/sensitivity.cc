@@ -15,7 +15,7 @@ constexpr uint64_t kLossTokens = 64;
 
 std::map<std::string, double> measure_sensitivity(StagedModel& model,
                                                   const std::vector<std::vector<int32_t>>& sequences,
-                                                  const ForEach& parallel,
+                                                  const ForEach& parallel, TrellisDevice* device,
                                                   const std::function<void(uint64_t done, uint64_t total)>& tick) {
   const uint64_t hidden = model.shape().hidden_size;
   const uint64_t vocab = model.shape().vocab_size;
@@ -42,6 +42,7 @@ std::map<std::string, double> measure_sensitivity(StagedModel& model,
       const Matrix& matrix = linear->matrix();
       EncodeOptions options;
       options.parallel = parallel;
+      options.device = device;
       const RowSource source = [&](uint64_t row, std::span<float> out) {
         matrix.codec->decode_row(matrix, row, out.data());
       };

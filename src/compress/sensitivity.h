@@ -12,11 +12,11 @@
 namespace upg {
 
 /// For each matrix by name: mean KL divergence in nats of the model's predictions from the original's when it alone is
-/// rounded to 3 bits, without calibration. `sequences` as for Calibrator; `parallel` as EncodeOptions. `tick(done,
-/// total)` may throw.
+/// rounded to 3 bits, without calibration. `sequences` as for Calibrator; `parallel` and `device` as EncodeOptions.
+/// `tick(done, total)` may throw.
 std::map<std::string, double> measure_sensitivity(StagedModel& model,
                                                   const std::vector<std::vector<int32_t>>& sequences,
-                                                  const ForEach& parallel,
+                                                  const ForEach& parallel, TrellisDevice* device,
                                                   const std::function<void(uint64_t done, uint64_t total)>& tick);
 
 }  // namespace upg

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/accelerator.h"
+
 namespace upg {
 namespace {
 
@@ -61,7 +63,15 @@ std::vector<const Linear*> StagedModel::weights_of(uint64_t stage) {
 }
 
 void StagedModel::replace(const std::string& name, const EncodedMatrix& encoded) {
+  const auto before = replacements_.find(name);
+  if (before != replacements_.end() && context_.accelerator != nullptr) context_.accelerator->forget(*before->second);
   replacements_[name] = std::make_unique<Linear>(open_encoded(encoded));
+}
+
+void StagedModel::restore() {
+  if (context_.accelerator != nullptr)
+    for (const auto& [name, linear] : replacements_) context_.accelerator->forget(*linear);
+  replacements_.clear();
 }
 
 void StagedModel::watch(const std::string& name, See see) {

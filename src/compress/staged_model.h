@@ -42,7 +42,7 @@ class StagedModel final : public WeightHook {
 
   /// From now on `name` is `encoded`, which must outlive its use, until restore().
   void replace(const std::string& name, const EncodedMatrix& encoded);
-  void restore() { replacements_.clear(); }
+  void restore();
   /// Whether replacements count; true at first.
   void use_replacements(bool use) { use_replacements_ = use; }
 

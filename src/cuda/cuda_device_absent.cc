@@ -1,5 +1,6 @@
 // In place of the cuda device in builds without it.
 #include "base/error.h"
+#include "cuda/cuda_accelerator.h"
 #include "cuda/cuda_device.h"
 #include "cuda/kernel_bench.h"
 
@@ -14,6 +15,7 @@ namespace {
 }  // namespace
 
 std::unique_ptr<Device> open_device(Model&, OpContext&, std::string_view, const Progress&) { refuse(); }
+std::unique_ptr<Accelerator> open_accelerator(ThreadPool&) { refuse(); }
 std::vector<KernelTime> time_kernels(unsigned, const Progress&) { refuse(); }
 
 }  // namespace upg::cuda

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "ops/accelerator.h"
 
 namespace upg {
 namespace {
@@ -62,7 +63,9 @@ void Linear::lookup(OpContext& context, std::span<const int32_t> tokens, float* 
 
 void Linear::run(OpContext& context, const float* x, uint64_t n_tokens, Activations activations, float* y,
                  uint64_t y_stride) const {
-  if (matmul_ != nullptr && activations == Activations::kQuantized) {
+  if (context.accelerator != nullptr && activations == Activations::kFloat) {
+    context.accelerator->multiply(*this, x, n_tokens, y, y_stride);
+  } else if (matmul_ != nullptr && activations == Activations::kQuantized) {
     quantized_tokens(context, x, n_tokens, y, y_stride);
   } else if (gemv_ != nullptr && n_tokens == 1 && !context.one_as_many) {
     one_token(context, x, y);

@@ -12,6 +12,7 @@
 
 namespace upg {
 
+class Accelerator;
 class Linear;
 
 /// Stands between a model and its weights: sees what enters each product, and may put other weights in their place.
@@ -41,6 +42,7 @@ struct OpContext {
   std::vector<float> q8_scale;
   std::vector<int32_t> q8_offset;
   WeightHook* hook = nullptr;
+  Accelerator* accelerator = nullptr;  // does the products with float activations, where there is one
   /// One token takes the way of several, whose results do not depend on how many they are.
   bool one_as_many = false;
   /// Where a product is of some tokens of the pass only, as an expert's: which, ascending. Empty: of all.

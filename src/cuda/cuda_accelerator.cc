@@ -1,0 +1,618 @@
+#include "cuda/cuda_accelerator.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "base/checked.h"
+#include "codec/dense.h"
+#include "codec/trellis_search.h"
+#include "cuda/dense.h"
+#include "cuda/memory.h"
+#include "cuda/trellis_search.h"
+#include "ops/linear.h"
+
+namespace upg::cuda {
+namespace {
+
+constexpr uint64_t kAlign = 32;         // floats: rows on the GPU begin at multiples of so many
+constexpr uint32_t kFactorBlock = 64;   // columns that eliminate() and solve() take at a time
+constexpr uint64_t kFeedColumns = 256;  // whose errors reach the columns far behind them together
+
+uint64_t aligned(uint64_t n) { return ceil_div(n, kAlign) * kAlign; }
+uint32_t narrow(uint64_t n) { return static_cast<uint32_t>(n); }
+
+// Memory on the GPU that grows and is kept.
+template <typename T>
+class Buffer {
+ public:
+  T* at_least(uint64_t n, const char* what) {
+    if (n > size_) {
+      memory_.reset();
+      memory_ = allocate_device<T>(n, what);
+      size_ = n;
+    }
+    return memory_.get();
+  }
+  T* get() const { return memory_.get(); }
+
+ private:
+  DeviceMemory<T> memory_;
+  uint64_t size_ = 0;
+};
+
+// Copies between pageable memory and the GPU through two pinned buffers: while one is on its way, all threads fill or
+// empty the other.
+class Staging {
+ public:
+  Staging(ThreadPool& pool, cudaStream_t stream) : pool_(pool), stream_(stream) {
+    for (Half& half : halves_) {
+      half.bytes = allocate_pinned<uint8_t>(kBytes, "copies");
+      check(cudaEventCreateWithFlags(&half.done, cudaEventDisableTiming), "events");
+    }
+  }
+  ~Staging() {
+    for (Half& half : halves_) cudaEventDestroy(half.done);
+  }
+
+  /// rows of `width` bytes, `pitch` bytes apart on either side. Returns when `from` may change.
+  void to_device(void* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) {
+    pieces(width, rows, [&](Half& half, uint64_t row, uint64_t n, uint64_t offset, uint64_t bytes) {
+      check(cudaEventSynchronize(half.done), "copying to the GPU");
+      copy(half.bytes.get(), bytes, static_cast<const uint8_t*>(from) + row * from_pitch + offset, from_pitch, bytes,
+           n);
+      check(cudaMemcpy2DAsync(static_cast<uint8_t*>(to) + row * to_pitch + offset, to_pitch, half.bytes.get(), bytes,
+                              bytes, n, cudaMemcpyHostToDevice, stream_),
+            "copying to the GPU");
+      check(cudaEventRecord(half.done, stream_), "copying to the GPU");
+    });
+  }
+  void from_device(void* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) {
+    struct Piece {
+      Half* half;
+      uint64_t row, n, offset, bytes;
+    };
+    Piece last{};
+    const auto empty = [&](const Piece& p) {
+      if (!p.half) return;
+      check(cudaEventSynchronize(p.half->done), "copying from the GPU");
+      copy(static_cast<uint8_t*>(to) + p.row * to_pitch + p.offset, to_pitch, p.half->bytes.get(), p.bytes, p.bytes,
+           p.n);
+    };
+    pieces(width, rows, [&](Half& half, uint64_t row, uint64_t n, uint64_t offset, uint64_t bytes) {
+      check(cudaEventSynchronize(half.done), "copying from the GPU");
+      check(cudaMemcpy2DAsync(half.bytes.get(), bytes, static_cast<const uint8_t*>(from) + row * from_pitch + offset,
+                              from_pitch, bytes, n, cudaMemcpyDeviceToHost, stream_),
+            "copying from the GPU");
+      check(cudaEventRecord(half.done, stream_), "copying from the GPU");
+      empty(last);
+      last = {&half, row, n, offset, bytes};
+    });
+    empty(last);
+  }
+
+ private:
+  static constexpr uint64_t kBytes = 16 << 20;
+  struct Half {
+    PinnedMemory<uint8_t> bytes;
+    cudaEvent_t done;
+  };
+
+  template <typename Piece>
+  void pieces(uint64_t width, uint64_t rows, Piece&& piece) {
+    const uint64_t bytes = std::min(width, kBytes);
+    const uint64_t most = bytes ? kBytes / bytes : 1;
+    for (uint64_t row = 0; row < rows; row += most)
+      for (uint64_t offset = 0; offset < width; offset += bytes) {
+        next_ ^= 1;
+        piece(halves_[next_], row, std::min(most, rows - row), offset, std::min(bytes, width - offset));
+      }
+  }
+  void copy(uint8_t* to, uint64_t to_pitch, const uint8_t* from, uint64_t from_pitch, uint64_t bytes, uint64_t rows) {
+    if (to_pitch == bytes && from_pitch == bytes) {
+      pool_.split(bytes * rows, 1 << 16,
+                  [&](uint64_t begin, uint64_t end, unsigned) { std::memcpy(to + begin, from + begin, end - begin); });
+    } else {
+      pool_.split(rows, std::max<uint64_t>(1, (1 << 16) / bytes), [&](uint64_t begin, uint64_t end, unsigned) {
+        for (uint64_t r = begin; r < end; ++r) std::memcpy(to + r * to_pitch, from + r * from_pitch, bytes);
+      });
+    }
+  }
+
+  ThreadPool& pool_;
+  cudaStream_t stream_;
+  Half halves_[2];
+  unsigned next_ = 0;
+};
+
+class CudaAccelerator;
+
+class CudaSums final : public DeviceSums {
+ public:
+  CudaSums(CudaAccelerator& device, uint64_t cols, uint64_t stream_rows);
+  void add(const float* x, const float* drift, uint64_t n_tokens) override;
+  void add_stream(const float* stream_drift) override;
+  void finish() override { finished_ = true; }
+  void correct(uint64_t rows, float input_strength, float stream_strength, double damping, float* weights) override;
+  std::vector<float> moments() const override;
+
+  uint64_t cols() const { return cols_; }
+  // [cols, cols], sums; a token's share is inverse_tokens().
+  const float* sums() const { return moments_.get(); }
+  float inverse_tokens() const { return n_tokens_ ? 1.0f / static_cast<float>(n_tokens_) : 0.0f; }
+
+ private:
+  CudaAccelerator& device_;
+  uint64_t cols_, stream_rows_, n_tokens_ = 0, last_tokens_ = 0;
+  bool finished_ = false;
+  DeviceMemory<float> moments_, drift_, stream_;  // [cols, cols], [cols, cols], [stream_rows, cols]
+};
+
+class CudaAccelerator final : public Accelerator {
+ public:
+  explicit CudaAccelerator(ThreadPool& pool) : pool_(pool) {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess || count == 0) {
+      cudaGetLastError();
+      fail(ErrorCode::kUnsupported, "no CUDA device was found{}{}", status == cudaSuccess ? "" : ": ",
+           status == cudaSuccess ? "" : cudaGetErrorString(status));
+    }
+    check(cudaSetDevice(0), "choosing the GPU");
+    check(cudaGetDeviceProperties(&properties_, 0), "asking for the GPU's properties");
+    if (properties_.major < 8)
+      fail(ErrorCode::kUnsupported, "{} has compute capability {}.{}: compressing needs 8.0", properties_.name,
+           properties_.major, properties_.minor);
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "streams");
+    staging_ = std::make_unique<Staging>(pool, stream_);
+  }
+  ~CudaAccelerator() override {
+    cudaStreamSynchronize(stream_);
+    staging_.reset();
+    cudaStreamDestroy(stream_);
+  }
+
+  std::string description() const override { return properties_.name; }
+  uint64_t peak_bytes() const override { return peak_; }
+  void multiply(const Linear& linear, const float* x, uint64_t n_tokens, float* y, uint64_t y_stride) override;
+  void forget(const Linear& linear) override {
+    const auto it = weights_.find(&linear);
+    if (it == weights_.end()) return;
+    check(cudaStreamSynchronize(stream_), "multiplying");
+    weights_bytes_ -= it->second.bytes;
+    weights_.erase(it);
+  }
+  std::shared_ptr<DeviceSums> sums(uint64_t cols, uint64_t stream_rows) override {
+    return std::make_shared<CudaSums>(*this, cols, stream_rows);
+  }
+  std::vector<float> factor(const Moments& moments, std::span<const uint32_t> order, double damping) override;
+  void search(const TrellisTables& tables, std::span<TrellisTile> tiles) override;
+  void encode(TrellisWork& work) override;
+
+  // Room for n floats, for which copies of weights that were not used for long give way.
+  DeviceMemory<float> room(uint64_t n, const char* what) {
+    make_room(4 * n);
+    DeviceMemory<float> memory = allocate_zeros<float>(n, what);
+    note_peak();
+    return memory;
+  }
+  void make_room(uint64_t bytes) {
+    constexpr uint64_t kSpare = uint64_t{1} << 30;  // for what grows without asking
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    while (free < bytes + kSpare && !weights_.empty()) {
+      const auto oldest = std::min_element(weights_.begin(), weights_.end(),
+                                           [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
+      free += oldest->second.bytes;
+      forget(*oldest->first);
+    }
+  }
+  void note_peak() {
+    size_t free = 0, total = 0;
+    if (cudaMemGetInfo(&free, &total) == cudaSuccess) peak_ = std::max<uint64_t>(peak_, total - free);
+  }
+  // H of the moments, factored with the columns in this order; null order: as they are. Returns its width.
+  uint32_t factor_into(Buffer<float>& to, const float* moments, float scale, uint64_t cols, const uint32_t* order,
+                       uint64_t n, double damping);
+  // x [rows, cols] to memory with rows `aligned(cols)` floats apart.
+  float* upload_rows(Buffer<float>& to, const float* x, uint64_t rows, uint64_t cols) {
+    const uint64_t stride = aligned(cols);
+    float* device = to.at_least(std::max<uint64_t>(rows, 1) * stride, "tokens");
+    if (stride != cols) check(cudaMemsetAsync(device, 0, 4 * rows * stride, stream_), "tokens");
+    staging_->to_device(device, 4 * stride, x, 4 * cols, 4 * cols, rows);
+    return device;
+  }
+
+  ThreadPool& pool_;
+  cudaDeviceProp properties_{};
+  cudaStream_t stream_{};
+  std::unique_ptr<Staging> staging_;
+  Buffer<float> x_, other_, transposed_, other_transposed_, y_, correction_factor_, factor_, work_;
+
+ private:
+  // [rows][aligned(cols)], zeros behind each row.
+  struct Copy {
+    DeviceMemory<float> memory;
+    uint64_t bytes, used;
+  };
+  const float* copy_of(const Linear& linear);
+
+  std::map<const Linear*, Copy> weights_;
+  uint64_t weights_bytes_ = 0, clock_ = 0, peak_ = 0;
+  uint64_t factor_width_ = 0;
+  Buffer<float> target_, original_, errors_, importance_, values_, row_values_;
+  Buffer<uint32_t> order_, words_;
+  Buffer<uint8_t> steps_, scales_;
+  Buffer<int8_t> residual_;
+  Buffer<double> row_error_;
+  Buffer<uint16_t> halves_;
+};
+
+const float* CudaAccelerator::copy_of(const Linear& linear) {
+  const auto it = weights_.find(&linear);
+  if (it != weights_.end()) {
+    it->second.used = ++clock_;
+    return it->second.memory.get();
+  }
+  const uint64_t rows = linear.rows(), cols = linear.cols(), stride = aligned(cols);
+  Copy copy{room(rows * stride, "weights"), 4 * rows * stride, ++clock_};
+  const Matrix& matrix = linear.matrix();
+  const bool bf16 = matrix.codec->id == "bf16", f16 = matrix.codec->id == "f16";
+  if (bf16 || f16) {
+    uint16_t* halves = halves_.at_least(rows * cols, "weights");
+    staging_->to_device(halves, 2 * cols, static_cast<const DenseView*>(matrix.layout.get())->data, 2 * cols, 2 * cols,
+                        rows);
+    check(
+        widen(halves, bf16 ? Half::kBf16 : Half::kF16, narrow(rows), narrow(cols), copy.memory.get(), stride, stream_),
+        "weights");
+  } else {
+    // Panels of the kernels are [cols][16].
+    constexpr uint64_t kPanel = Linear::kPanelRows;
+    constexpr uint64_t kRowsAtOnce = 1024;
+    std::vector<float> decoded(std::min(rows, kRowsAtOnce) * cols);
+    std::vector<std::vector<float>> panels(pool_.size());
+    for (uint64_t begin = 0; begin < rows; begin += kRowsAtOnce) {
+      const uint64_t end = std::min(begin + kRowsAtOnce, rows);
+      pool_.each(ceil_div(end - begin, kPanel), [&](uint64_t p, unsigned worker) {
+        std::vector<float>& panel = panels[worker];
+        panel.resize(cols * kPanel);
+        linear.unpack(begin / kPanel + p, panel.data());
+        const uint64_t first = p * kPanel, n = std::min(kPanel, end - begin - first);
+        for (uint64_t c = 0; c < cols; c += 16)
+          for (uint64_t r = 0; r < n; ++r)
+            for (uint64_t i = c; i < std::min(c + 16, cols); ++i)
+              decoded[(first + r) * cols + i] = panel[i * kPanel + r];
+      });
+      staging_->to_device(copy.memory.get() + begin * stride, 4 * stride, decoded.data(), 4 * cols, 4 * cols,
+                          end - begin);
+    }
+  }
+  weights_bytes_ += copy.bytes;
+  return weights_.emplace(&linear, std::move(copy)).first->second.memory.get();
+}
+
+void CudaAccelerator::multiply(const Linear& linear, const float* x, uint64_t n_tokens, float* y, uint64_t y_stride) {
+  if (n_tokens == 0) return;
+  const uint64_t rows = linear.rows(), cols = linear.cols(), stride = aligned(cols);
+  const float* weights = copy_of(linear);
+  const float* tokens = upload_rows(x_, x, n_tokens, cols);
+  float* out = y_.at_least(n_tokens * rows, "products");
+  const Gemm g{tokens, weights, out, narrow(n_tokens), narrow(rows), narrow(stride), stride, stride, rows};
+  check(multiply_dense(g, Precision::kTf32, stream_), "multiplying");
+  staging_->from_device(y, 4 * y_stride, out, 4 * rows, 4 * rows, n_tokens);
+}
+
+CudaSums::CudaSums(CudaAccelerator& device, uint64_t cols, uint64_t stream_rows)
+    : device_(device),
+      cols_(cols),
+      stream_rows_(stream_rows),
+      moments_(device.room(cols * cols, "moments")),
+      drift_(device.room(cols * cols, "drifts")),
+      stream_(device.room(stream_rows * cols, "drifts")) {}
+
+// sums[r][c] += sum_t rows[t][r] x[t][c], as products of transposed operands.
+void CudaSums::add(const float* x, const float* drift, uint64_t n_tokens) {
+  last_tokens_ = n_tokens;
+  if (n_tokens == 0) return;
+  const uint64_t stride = aligned(cols_), tokens = aligned(n_tokens);
+  CudaAccelerator& d = device_;
+  float* xt = d.transposed_.at_least(cols_ * tokens, "moments");
+  float* dt = d.other_transposed_.at_least(std::max(cols_, stream_rows_) * tokens, "moments");
+  for (auto [from, to] : {std::pair{x, xt}, std::pair{drift, dt}}) {
+    const float* rows = d.upload_rows(d.x_, from, n_tokens, cols_);
+    check(cudaMemsetAsync(to, 0, 4 * cols_ * tokens, d.stream_), "moments");
+    check(transpose(rows, stride, narrow(n_tokens), narrow(cols_), nullptr, 0, to, tokens, d.stream_), "moments");
+  }
+  const uint32_t n = narrow(cols_), k = narrow(tokens);
+  check(multiply_dense({xt, xt, moments_.get(), n, n, k, tokens, tokens, cols_, 1, true, true}, Precision::kTf32,
+                       d.stream_),
+        "moments");
+  check(multiply_dense({dt, xt, drift_.get(), n, n, k, tokens, tokens, cols_, 1, true}, Precision::kTf32, d.stream_),
+        "drifts");
+  n_tokens_ += n_tokens;
+}
+
+void CudaSums::add_stream(const float* stream_drift) {
+  if (last_tokens_ == 0) return;
+  const uint64_t tokens = aligned(last_tokens_);
+  CudaAccelerator& d = device_;
+  const float* rows = d.upload_rows(d.x_, stream_drift, last_tokens_, stream_rows_);
+  float* st = d.other_transposed_.get();
+  check(cudaMemsetAsync(st, 0, 4 * stream_rows_ * tokens, d.stream_), "drifts");
+  check(transpose(rows, aligned(stream_rows_), narrow(last_tokens_), narrow(stream_rows_), nullptr, 0, st, tokens,
+                  d.stream_),
+        "drifts");
+  check(multiply_dense({st, d.transposed_.get(), stream_.get(), narrow(stream_rows_), narrow(cols_), narrow(tokens),
+                        tokens, tokens, cols_, 1, true},
+                       Precision::kTf32, d.stream_),
+        "drifts");
+}
+
+std::vector<float> CudaSums::moments() const {
+  std::vector<float> values(cols_ * cols_);
+  device_.staging_->from_device(values.data(), 4 * cols_, moments_.get(), 4 * cols_, 4 * cols_, cols_);
+  for (float& x : values) x *= inverse_tokens();
+  return values;
+}
+
+void CudaSums::correct(uint64_t rows, float input_strength, float stream_strength, double damping, float* weights) {
+  CudaAccelerator& d = device_;
+  const uint64_t width = ceil_div(cols_, kFactorBlock) * kFactorBlock;
+  const uint32_t n = narrow(cols_), m = narrow(rows);
+  // W and what is missing of it, rows `width` apart.
+  DeviceMemory<float> w = d.room(rows * width, "weights"), missing = d.room(rows * width, "weights");
+  d.staging_->to_device(w.get(), 4 * width, weights, 4 * cols_, 4 * cols_, rows);
+  {
+    DeviceMemory<float> drift = d.room(cols_ * width, "drifts");  // transposed
+    check(transpose(drift_.get(), cols_, n, n, nullptr, 0, drift.get(), width, d.stream_), "drifts");
+    check(multiply_dense({w.get(), drift.get(), missing.get(), m, n, narrow(width), width, width, width,
+                          input_strength * inverse_tokens()},
+                         Precision::kFloat, d.stream_),
+          "drifts");
+    check(cudaStreamSynchronize(d.stream_), "drifts");
+  }
+  drift_.reset();
+  if (stream_rows_) {
+    check(add_scaled(stream_.get(), cols_, stream_strength * inverse_tokens(), m, n, missing.get(), width, d.stream_),
+          "drifts");
+    check(cudaStreamSynchronize(d.stream_), "drifts");
+    stream_.reset();
+  }
+  d.factor_into(d.factor_, moments_.get(), inverse_tokens(), cols_, nullptr, width, damping);
+  check(solve(d.factor_.get(), narrow(width), missing.get(), m, d.work_.at_least(3 * kFactorBlock * width, "weights"),
+              d.stream_),
+        "correcting weights");
+  check(add_scaled(missing.get(), width, 1, m, n, w.get(), width, d.stream_), "correcting weights");
+  d.staging_->from_device(weights, 4 * cols_, w.get(), 4 * width, 4 * cols_, rows);
+}
+
+uint32_t CudaAccelerator::factor_into(Buffer<float>& to, const float* moments, float scale, uint64_t cols,
+                                      const uint32_t* order, uint64_t n, double damping) {
+  const uint64_t width = ceil_div(n, kFactorBlock) * kFactorBlock;
+  std::vector<float> diagonal(cols);
+  check(cudaStreamSynchronize(stream_), "moments");
+  if (moments)
+    check(cudaMemcpy2D(diagonal.data(), 4, moments, 4 * (cols + 1), 4, cols, cudaMemcpyDeviceToHost), "moments");
+  double trace = 0;
+  for (float x : diagonal) trace += static_cast<double>(x) * scale;
+  const bool white = !(trace > 0);
+  const double mean = white ? 1.0 : trace / static_cast<double>(cols);
+  make_room(4 * width * width);
+  float* a = to.at_least(width * width, "the factor of the moments");
+  note_peak();
+  check(arrange_moments(white ? nullptr : moments, scale, narrow(cols), order, narrow(n), narrow(width),
+                        static_cast<float>(damping * mean), static_cast<float>(mean), a, stream_),
+        "factoring moments");
+  check(eliminate(a, narrow(width), static_cast<float>(0.5 * damping * mean),
+                  work_.at_least(3 * kFactorBlock * width, "moments"), stream_),
+        "factoring moments");
+  return narrow(width);
+}
+
+std::vector<float> CudaAccelerator::factor(const Moments& moments, std::span<const uint32_t> order, double damping) {
+  const uint64_t n = order.size();
+  uint32_t* device_order = order_.at_least(n, "order");
+  staging_->to_device(device_order, 4 * n, order.data(), 4 * n, 4 * n, 1);
+  if (moments.held) {
+    const auto& sums = *static_cast<const CudaSums*>(static_cast<const DeviceSums*>(moments.held.get()));
+    factor_width_ = factor_into(factor_, sums.sums(), sums.inverse_tokens(), moments.cols, device_order, n, damping);
+  } else {
+    const uint64_t cols = moments.cols;
+    DeviceMemory<float> values = room(cols * cols, "moments");
+    staging_->to_device(values.get(), 4 * cols, moments.values.data(), 4 * cols, 4 * cols, cols);
+    factor_width_ = factor_into(factor_, values.get(), 1, cols, device_order, n, damping);
+    check(cudaStreamSynchronize(stream_), "factoring moments");
+  }
+  std::vector<float> variance(n);
+  check(cudaStreamSynchronize(stream_), "factoring moments");
+  check(cudaMemcpy2D(variance.data(), 4, factor_.get(), 4 * (factor_width_ + 1), 4, n, cudaMemcpyDeviceToHost),
+        "factoring moments");
+  for (uint64_t k = 0; k < n; ++k)
+    if (order[k] >= moments.cols) variance[k] = 0;
+  return variance;
+}
+
+namespace {
+
+BlockSearch search_with(const TrellisTables& tables) {
+  BlockSearch s{};
+  s.bits = tables.bits;
+  std::memcpy(s.level, tables.level, sizeof s.level);
+  std::memcpy(s.step, tables.step, sizeof s.step);
+  return s;
+}
+
+}  // namespace
+
+void CudaAccelerator::search(const TrellisTables& tables, std::span<TrellisTile> tiles) {
+  const uint64_t n = tiles.size(), rows = kLanes * n;
+  std::vector<float> target(kBlock * rows), weight(kBlock * rows), scale(rows);
+  for (uint64_t i = 0; i < n; ++i) {
+    for (unsigned k = 0; k < kBlock; ++k) {
+      std::copy_n(tiles[i].target[k], kLanes, target.data() + k * rows + i * kLanes);
+      std::copy_n(tiles[i].weight[k], kLanes, weight.data() + k * rows + i * kLanes);
+    }
+    std::copy_n(tiles[i].scale, kLanes, scale.data() + i * kLanes);
+  }
+  const auto send = [&](Buffer<float>& to, const std::vector<float>& from) {
+    float* device = to.at_least(from.size(), "tiles");
+    staging_->to_device(device, 4 * from.size(), from.data(), 4 * from.size(), 4 * from.size(), 1);
+    return device;
+  };
+  BlockSearch s = search_with(tables);
+  s.rows = narrow(rows);
+  s.stride = rows;
+  s.target = s.original = send(target_, target);
+  s.weights = send(importance_, weight);
+  s.scale = send(row_values_, scale);
+  s.words_stride = tables.bits * kLanes;
+  s.words = words_.at_least(n * s.words_stride, "tiles");
+  s.steps = steps_.at_least(rows, "tiles");
+  check(search_block(s, narrow(properties_.sharedMemPerBlockOptin), stream_), "searching");
+  std::vector<uint32_t> words(n * s.words_stride);
+  std::vector<uint8_t> steps(rows);
+  staging_->from_device(words.data(), 4 * words.size(), s.words, 4 * words.size(), 4 * words.size(), 1);
+  staging_->from_device(steps.data(), rows, s.steps, rows, rows, 1);
+  for (uint64_t i = 0; i < n; ++i)
+    for (unsigned j = 0; j < kLanes; ++j) {
+      tiles[i].step[j] = steps[i * kLanes + j];
+      for (unsigned k = 0; k < kBlock; ++k)
+        tiles[i].code[k][j] = static_cast<uint8_t>(trellis_code(words.data() + i * s.words_stride + j, kLanes,
+                                                                tables.bits, k % kTrellisPlanes, k / kTrellisPlanes));
+    }
+}
+
+void CudaAccelerator::encode(TrellisWork& w) {
+  const uint64_t panels = ceil_div(w.rows, kLanes), rows = panels * kLanes, n = w.order.size(), blocks = n / kBlock;
+  if (rows == 0 || n == 0) return;
+  const unsigned bits = w.tables->bits;
+  make_room(4 * (3 * n * rows + 2 * w.rows * w.cols));
+  // Weights in the order of the chains, positions by rows.
+  uint32_t* order = order_.at_least(n, "order");
+  staging_->to_device(order, 4 * n, w.order.data(), 4 * n, 4 * n, 1);
+  float* values = values_.at_least(w.rows * w.cols, "weights");
+  float* factors = row_values_.at_least(4 * rows, "rows");
+  check(cudaMemsetAsync(factors, 0, 16 * rows, stream_), "rows");
+  float* scale = factors + rows;
+  float* residual_scale = factors + 2 * rows;
+  float* ones = factors + 3 * rows;
+  const auto send_rows = [&](float* to, std::span<const float> from) {
+    staging_->to_device(to, 4 * from.size(), from.data(), 4 * from.size(), 4 * from.size(), 1);
+  };
+  send_rows(factors, w.unit);
+  send_rows(scale, w.scale);
+  send_rows(residual_scale, w.residual_scale);
+  const auto arrange = [&](std::span<const float> from, const float* factor, float* to) {
+    staging_->to_device(values, 4 * w.cols, from.data(), 4 * w.cols, 4 * w.cols, w.rows);
+    check(arrange_rows(values, narrow(w.rows), narrow(w.cols), order, narrow(n), factor, to, narrow(rows), stream_),
+          "arranging weights");
+  };
+  float* original = original_.at_least(n * rows, "weights");
+  arrange(w.weights, factors, original);
+  float* target = original;
+  if (w.feedback) {
+    target = target_.at_least(n * rows, "weights");
+    check(cudaMemcpyAsync(target, original, 4 * n * rows, cudaMemcpyDeviceToDevice, stream_), "weights");
+  }
+  BlockSearch s = search_with(*w.tables);
+  const bool outliers = !w.importance.empty();
+  float* importance = nullptr;
+  if (outliers) {
+    send_rows(ones, std::vector<float>(w.rows, 1.0f));
+    importance = importance_.at_least(n * rows, "weights");
+    arrange(w.importance, ones, importance);
+    s.residual = residual_.at_least(n * rows, "weights");
+    s.outlier_scale = residual_scale;
+  }
+  // Of each column where no row differs.
+  std::vector<float> column_weight(n);
+  for (uint64_t k = 0; k < n; ++k) column_weight[k] = w.order[k] < w.cols ? 1.0f : 0.0f;
+  float* weight = work_.at_least(std::max<uint64_t>(n, 3 * kFactorBlock * (n + kFactorBlock)), "weights");
+  if (w.feedback) {
+    check(cudaMemcpy2DAsync(weight, 4, factor_.get(), 4 * (factor_width_ + 1), 4, n, cudaMemcpyDeviceToDevice, stream_),
+          "weights");
+    for (uint64_t k = 0; k < n; ++k)  // few: padding is in the last block
+      if (w.order[k] >= w.cols) check(cudaMemsetAsync(weight + k, 0, 4, stream_), "weights");
+  } else {
+    send_rows(weight, column_weight);
+  }
+  s.rows = narrow(rows);
+  s.stride = rows;
+  s.scale = scale;
+  s.columns = narrow(w.cols);
+  s.feedback_stride = factor_width_;
+  s.words_stride = blocks * bits * kLanes;
+  uint32_t* words = words_.at_least(panels * s.words_stride, "codes");
+  uint8_t* steps = steps_.at_least(blocks * rows, "steps");
+  double* row_error = nullptr;
+  float* errors = nullptr;
+  if (w.feedback) {
+    row_error = row_error_.at_least(rows, "errors");
+    check(cudaMemsetAsync(row_error, 0, 8 * rows, stream_), "errors");
+    errors = errors_.at_least(rows * kFeedColumns, "errors");
+  } else if (outliers) {
+    errors = errors_.at_least(rows * kFeedColumns, "errors");
+  }
+  note_peak();
+  const float* factor = factor_.get();
+  int8_t* residual = s.residual;
+  for (uint64_t b = 0; b < blocks; ++b) {
+    const uint64_t begin = b * kBlock, first = begin / kFeedColumns * kFeedColumns, in_errors = begin - first;
+    s.target = target + begin * rows;
+    s.original = original + begin * rows;
+    s.weight = outliers ? nullptr : weight + begin;
+    s.weights = outliers ? importance + begin * rows : nullptr;
+    s.feedback = w.feedback ? factor + begin * factor_width_ + begin : nullptr;
+    s.order = order + begin;
+    s.words = words + b * bits * kLanes;
+    s.steps = steps + b * rows;
+    s.errors = errors ? errors + in_errors : nullptr;
+    s.errors_stride = kFeedColumns;
+    s.row_error = row_error;
+    s.residual = residual ? residual + begin * rows : nullptr;
+    check(search_block(s, narrow(properties_.sharedMemPerBlockOptin), stream_), "searching");
+    if (!w.feedback) continue;
+    // Errors to the columns of this group one block at a time, to those after it all together.
+    const uint64_t end = begin + kBlock, group_end = std::min(first + kFeedColumns, n);
+    const bool last = end == group_end;
+    const uint64_t from = last ? first : begin, to = last ? n : group_end;
+    if (end == to) continue;
+    const Gemm g{factor + end * factor_width_ + from,
+                 errors + (from - first),
+                 target + end * rows,
+                 narrow(to - end),
+                 narrow(rows),
+                 narrow(end - from),
+                 factor_width_,
+                 kFeedColumns,
+                 rows,
+                 1,
+                 true};
+    check(multiply_dense(g, Precision::kFloat, stream_), "feeding errors");
+  }
+  uint8_t* scales = scales_.at_least(panels * blocks * kTrellisScaleBytes, "steps");
+  check(pack_steps(steps, narrow(rows), narrow(blocks), scales, stream_), "packing");
+  const uint64_t word_bytes = 4 * panels * s.words_stride, scale_bytes = panels * blocks * kTrellisScaleBytes;
+  staging_->from_device(w.codes, word_bytes, words, word_bytes, word_bytes, 1);
+  staging_->from_device(w.block_scales, scale_bytes, scales, scale_bytes, scale_bytes, 1);
+  if (outliers) {
+    std::vector<int8_t> by_position(n * rows);
+    staging_->from_device(by_position.data(), rows, residual, rows, rows, n);
+    pool_.each(n, [&](uint64_t k, unsigned) {
+      if (w.order[k] < w.cols)
+        for (uint64_t r = 0; r < w.rows; ++r) w.residual[r * w.cols + w.order[k]] = by_position[k * rows + r];
+    });
+  }
+  w.weighted_error = 0;
+  if (!w.feedback) return;
+  std::vector<double> row_errors(rows);
+  staging_->from_device(row_errors.data(), 8 * rows, row_error, 8 * rows, 8 * rows, 1);
+  for (uint64_t r = 0; r < w.rows; ++r)
+    if (w.unit[r] > 0) w.weighted_error += row_errors[r] / (static_cast<double>(w.unit[r]) * w.unit[r]);
+}
+
+}  // namespace
+
+std::unique_ptr<Accelerator> open_accelerator(ThreadPool& pool) { return std::make_unique<CudaAccelerator>(pool); }
+
+}  // namespace upg::cuda
