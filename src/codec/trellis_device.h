@@ -38,6 +38,8 @@ class TrellisDevice {
   /// search_trellis_tile() of each, without feedback: fills codes and steps.
   virtual void search(const TrellisTables& tables, std::span<TrellisTile> tiles) = 0;
   virtual void encode(TrellisWork& work) = 0;
+  /// At least n floats of host memory, kept from call to call: fresh memory of such sizes costs more than the work.
+  virtual float* host_memory(uint64_t n) = 0;
 };
 
 }  // namespace upg

@@ -298,9 +298,10 @@ double encode_on_device(const TrellisTables& tables, const TileSource& tiles, co
                         const RowSource& source, const EncodeOptions& options, uint32_t* codes, uint8_t* block_scales,
                         uint16_t* row_scales, std::vector<std::vector<mdcsr::Entry>>& residual) {
   const uint64_t cols = tiles.cols;
-  std::vector<float> weights(rows * cols), unit(rows), scale(rows), importance, residual_scale;
+  const std::span<float> weights(options.device->host_memory(rows * cols), rows * cols);
+  std::vector<float> unit(rows), scale(rows), importance, residual_scale;
   options.for_each(rows, [&](uint64_t r) {
-    const std::span<float> row = std::span(weights).subspan(r * cols, cols);
+    const std::span<float> row = weights.subspan(r * cols, cols);
     source(r, row);
     const float row_scale = choose_row_scale(row, r);
     row_scales[r] = float_to_bf16(row_scale);

@@ -15,17 +15,27 @@ constexpr uint64_t kLossTokens = 64;
 
 uint64_t padded(uint64_t cols) { return ceil_div(cols, 2 * kPanel) * 2 * kPanel; }
 
-// original - input for each token of `which`; 0 for those that a router sent elsewhere in the original. Both lists of
-// tokens ascend.
-std::vector<float> difference(const std::vector<float>& original, const std::vector<uint32_t>& original_which,
-                              const std::vector<float>& input, const std::vector<uint32_t>& which, uint64_t cols) {
-  std::vector<float> d(input.size());
-  for (size_t i = 0, o = 0; i < which.size(); ++i) {
-    while (o < original_which.size() && original_which[o] < which[i]) ++o;
-    if (o == original_which.size() || original_which[o] != which[i]) continue;
-    for (uint64_t c = 0; c < cols; ++c) d[i * cols + c] = original[o * cols + c] - input[i * cols + c];
-  }
-  return d;
+// What entered a product: of these tokens of the pass, ascending; values [which.size(), cols].
+struct Seen {
+  std::vector<uint32_t> which;
+  std::vector<float> values;
+};
+
+// out = original - input for each token of the input; 0 for those that a router sent elsewhere in the original.
+void difference(ThreadPool& pool, const Seen& original, const Seen& input, uint64_t cols, std::vector<float>& out) {
+  out.resize(input.which.size() * cols);
+  pool.split(input.which.size(), 8, [&](uint64_t begin, uint64_t end, unsigned) {
+    for (uint64_t i = begin; i < end; ++i) {
+      const auto same = std::lower_bound(original.which.begin(), original.which.end(), input.which[i]);
+      float* d = out.data() + i * cols;
+      if (same == original.which.end() || *same != input.which[i]) {
+        std::fill_n(d, cols, 0.0f);
+        continue;
+      }
+      const float* o = original.values.data() + static_cast<uint64_t>(same - original.which.begin()) * cols;
+      for (uint64_t c = 0; c < cols; ++c) d[c] = o[c] - input.values[i * cols + c];
+    }
+  });
 }
 
 }  // namespace
@@ -54,44 +64,49 @@ InputStatistics Calibrator::statistics(const Linear& linear) {
     drift.resize(cols * padded(cols));
     if (linear.to_stream()) stream_drift.resize(hidden * padded(cols));
   }
-  std::vector<float> original_input, input, original, stream;
-  std::vector<uint32_t> original_which, which;
+  Seen original_input, input;
+  std::vector<float> original, stream, drifted;
   uint64_t n_tokens = 0;
   for (uint64_t s = 0; s < gathered_; ++s) {
     tick_();
     const std::vector<int32_t>& tokens = sequences_[s];
-    auto run = [&](const std::vector<float>& from, std::vector<float>& seen, std::vector<uint32_t>& tokens_seen,
-                   std::vector<float>& x) {
-      seen.clear();
-      tokens_seen.clear();
+    auto run = [&](const std::vector<float>& from, Seen& seen, std::vector<float>& x) {
+      seen.which.clear();
+      uint64_t filled = 0;
       model_.watch(linear.name(), [&](const float* in, uint64_t n, std::span<const uint32_t> of_pass) {
-        seen.insert(seen.end(), in, in + n * cols);
+        seen.values.resize(std::max(seen.values.size(), (filled + n) * cols));
+        float* to = seen.values.data() + filled * cols;
+        context_.pool.split(n * cols, 1 << 14, [&](uint64_t begin, uint64_t end, unsigned) {
+          std::copy(in + begin, in + end, to + begin);
+        });
+        filled += n;
         for (uint64_t i = 0; i < n; ++i)
-          tokens_seen.push_back(of_pass.empty() ? static_cast<uint32_t>(tokens_seen.size()) : of_pass[i]);
+          seen.which.push_back(of_pass.empty() ? static_cast<uint32_t>(seen.which.size()) : of_pass[i]);
       });
       x = from;
       model_.run(stage_, tokens, x.data());
       model_.unwatch();
     };
     model_.use_replacements(false);
-    run(originals_[s], original_input, original_which, original);
+    run(originals_[s], original_input, original);
     model_.use_replacements(true);
-    run(streams_[s], input, which, stream);
+    run(streams_[s], input, stream);
 
-    const std::vector<float> drifted = difference(original_input, original_which, input, which, cols);
+    const uint64_t n = input.which.size();
+    difference(context_.pool, original_input, input, cols, drifted);
     // The products from this one on were not computed: what came out is the stream that this one is added to.
     if (linear.to_stream())
       for (size_t i = 0; i < stream.size(); ++i) original[i] -= stream[i];
     if (on_device) {
-      on_device->add(input.data(), drifted.data(), which.size());
+      on_device->add(input.values.data(), drifted.data(), n);
       if (linear.to_stream()) on_device->add_stream(original.data());
     } else {
-      pack(input.data(), cols, which.size());
-      add_products(input.data(), cols, cols, which.size(), true, moments);
-      add_products(drifted.data(), cols, cols, which.size(), false, drift);
+      pack(input.values.data(), cols, n);
+      add_products(input.values.data(), cols, cols, n, true, moments);
+      add_products(drifted.data(), cols, cols, n, false, drift);
       if (linear.to_stream()) add_products(original.data(), hidden, cols, tokens.size(), false, stream_drift);
     }
-    n_tokens += which.size();
+    n_tokens += n;
   }
   if (on_device) {
     on_device->finish();

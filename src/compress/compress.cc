@@ -133,10 +133,13 @@ class Compressor {
 
   // Of everything that the encoded matrices depend on, to tell whether a journal is of this work.
   std::string fingerprint() const {
-    nlohmann::ordered_json json = {
-        {"version", UPG_VERSION},  {"budget", options_.codec.empty() ? budget_bytes(options_, parameters_) : 0},
-        {"codec", options_.codec}, {"density", options_.density},
-        {"sequences", sequences_}, {"config", checksum_hex(std::as_bytes(std::span(checkpoint_.texts().config)))}};
+    nlohmann::ordered_json json = {{"version", UPG_VERSION},
+                                   {"budget", options_.codec.empty() ? budget_bytes(options_, parameters_) : 0},
+                                   {"codec", options_.codec},
+                                   {"density", options_.density},
+                                   {"device", options_.device},
+                                   {"sequences", sequences_},
+                                   {"config", checksum_hex(std::as_bytes(std::span(checkpoint_.texts().config)))}};
     for (const TensorView& tensor : checkpoint_.tensors())
       json["tensors"].push_back({tensor.name, dtype_info(tensor.dtype).name, tensor.shape});
     std::vector<std::filesystem::path> shards;
@@ -257,9 +260,9 @@ class Compressor {
     try {
       if (statistics.n_tokens) {
         encode_options.moments = &statistics.moments;
-        const std::vector<float> corrected = corrected_weights(rows, cols, source, statistics, encode_options.parallel);
+        corrected_weights(rows, cols, source, statistics, encode_options.parallel, corrected_);
         const RowSource from_corrected = [&](uint64_t row, std::span<float> out) {
-          std::copy_n(corrected.data() + row * cols, cols, out.begin());
+          std::copy_n(corrected_.data() + row * cols, cols, out.begin());
         };
         encoded = matrix_plan.codec->encode(rows, cols, from_corrected, encode_options);
       } else {
@@ -355,6 +358,7 @@ class Compressor {
   std::unique_ptr<Model> model_;
   std::vector<const TensorView*> matrices_, others_;
   std::vector<std::vector<int32_t>> sequences_;  // of calibration text; empty: none
+  std::vector<float> corrected_;                 // the matrix at hand
   std::map<std::string, MatrixPlan> plan_;
   std::set<std::string> calibrated_;
   std::map<std::string, double> predicted_;

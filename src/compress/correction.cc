@@ -20,16 +20,15 @@ constexpr double kDamping = 0.03;
 
 }  // namespace
 
-std::vector<float> corrected_weights(uint64_t rows, uint64_t cols, const RowSource& source, InputStatistics& statistics,
-                                     const ForEach& for_each) {
+void corrected_weights(uint64_t rows, uint64_t cols, const RowSource& source, InputStatistics& statistics,
+                       const ForEach& for_each, std::vector<float>& corrected) {
+  if (corrected.size() < rows * cols) corrected.resize(rows * cols);
   if (statistics.on_device) {
-    std::vector<float> weights(rows * cols);
-    for_each(rows, [&](uint64_t row) { source(row, std::span(weights).subspan(row * cols, cols)); });
-    statistics.on_device->correct(rows, kInputStrength, kStreamStrength, kDamping, weights.data());
-    return weights;
+    for_each(rows, [&](uint64_t row) { source(row, std::span(corrected).subspan(row * cols, cols)); });
+    statistics.on_device->correct(rows, kInputStrength, kStreamStrength, kDamping, corrected.data());
+    return;
   }
   // First what is to be made up for, so that the drifts' memory is free before the moments are factored.
-  std::vector<float> corrected(rows * cols);
   const uint64_t panels = ceil_div(rows, kLanes);
   for_each(panels, [&](uint64_t panel) {
     const uint64_t begin = panel * kLanes;
@@ -64,7 +63,6 @@ std::vector<float> corrected_weights(uint64_t rows, uint64_t cols, const RowSour
       for (uint64_t c = 0; c < cols; ++c) corrected[(begin + j) * cols + c] = row[c] + moved[c * kLanes + j];
     }
   });
-  return corrected;
 }
 
 }  // namespace upg

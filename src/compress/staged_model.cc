@@ -29,7 +29,10 @@ void StagedModel::run(uint64_t stage, std::span<const int32_t> tokens, float* x)
     return release_read();
   }
   if (stage < head()) {
-    model_.layer(context_, stage - 1, Batch(cache_, tokens.size()), Activations::kFloat, x);
+    const bool on_device =
+        context_.accelerator != nullptr && list_ == nullptr &&
+        context_.accelerator->run_layer(model_.decoder(), stage - 1, cache_.capacity(), tokens.size(), x, *this);
+    if (!on_device) model_.layer(context_, stage - 1, Batch(cache_, tokens.size()), Activations::kFloat, x);
     return release_read();
   }
   if (!see_ && !list_) return;

@@ -56,6 +56,7 @@ class StagedModel final : public WeightHook {
  private:
   void release_read();
   const Linear* before(const Linear& linear, const float* x, uint64_t n_tokens) override;
+  bool sees(const Linear& linear) const override { return see_ && !seen_ && linear.name() == watched_; }
 
   Model& model_;
   OpContext& context_;

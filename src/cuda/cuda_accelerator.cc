@@ -2,128 +2,22 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 
 #include "base/checked.h"
-#include "codec/dense.h"
 #include "codec/trellis_search.h"
 #include "cuda/dense.h"
-#include "cuda/memory.h"
+#include "cuda/layer_runner.h"
 #include "cuda/trellis_search.h"
-#include "ops/linear.h"
+#include "cuda/weight_copies.h"
 
 namespace upg::cuda {
 namespace {
 
-constexpr uint64_t kAlign = 32;         // floats: rows on the GPU begin at multiples of so many
 constexpr uint32_t kFactorBlock = 64;   // columns that eliminate() and solve() take at a time
 constexpr uint64_t kFeedColumns = 256;  // whose errors reach the columns far behind them together
 
-uint64_t aligned(uint64_t n) { return ceil_div(n, kAlign) * kAlign; }
+uint64_t aligned(uint64_t n) { return WeightCopies::stride(n); }
 uint32_t narrow(uint64_t n) { return static_cast<uint32_t>(n); }
-
-// Memory on the GPU that grows and is kept.
-template <typename T>
-class Buffer {
- public:
-  T* at_least(uint64_t n, const char* what) {
-    if (n > size_) {
-      memory_.reset();
-      memory_ = allocate_device<T>(n, what);
-      size_ = n;
-    }
-    return memory_.get();
-  }
-  T* get() const { return memory_.get(); }
-
- private:
-  DeviceMemory<T> memory_;
-  uint64_t size_ = 0;
-};
-
-// Copies between pageable memory and the GPU through two pinned buffers: while one is on its way, all threads fill or
-// empty the other.
-class Staging {
- public:
-  Staging(ThreadPool& pool, cudaStream_t stream) : pool_(pool), stream_(stream) {
-    for (Half& half : halves_) {
-      half.bytes = allocate_pinned<uint8_t>(kBytes, "copies");
-      check(cudaEventCreateWithFlags(&half.done, cudaEventDisableTiming), "events");
-    }
-  }
-  ~Staging() {
-    for (Half& half : halves_) cudaEventDestroy(half.done);
-  }
-
-  /// rows of `width` bytes, `pitch` bytes apart on either side. Returns when `from` may change.
-  void to_device(void* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) {
-    pieces(width, rows, [&](Half& half, uint64_t row, uint64_t n, uint64_t offset, uint64_t bytes) {
-      check(cudaEventSynchronize(half.done), "copying to the GPU");
-      copy(half.bytes.get(), bytes, static_cast<const uint8_t*>(from) + row * from_pitch + offset, from_pitch, bytes,
-           n);
-      check(cudaMemcpy2DAsync(static_cast<uint8_t*>(to) + row * to_pitch + offset, to_pitch, half.bytes.get(), bytes,
-                              bytes, n, cudaMemcpyHostToDevice, stream_),
-            "copying to the GPU");
-      check(cudaEventRecord(half.done, stream_), "copying to the GPU");
-    });
-  }
-  void from_device(void* to, uint64_t to_pitch, const void* from, uint64_t from_pitch, uint64_t width, uint64_t rows) {
-    struct Piece {
-      Half* half;
-      uint64_t row, n, offset, bytes;
-    };
-    Piece last{};
-    const auto empty = [&](const Piece& p) {
-      if (!p.half) return;
-      check(cudaEventSynchronize(p.half->done), "copying from the GPU");
-      copy(static_cast<uint8_t*>(to) + p.row * to_pitch + p.offset, to_pitch, p.half->bytes.get(), p.bytes, p.bytes,
-           p.n);
-    };
-    pieces(width, rows, [&](Half& half, uint64_t row, uint64_t n, uint64_t offset, uint64_t bytes) {
-      check(cudaEventSynchronize(half.done), "copying from the GPU");
-      check(cudaMemcpy2DAsync(half.bytes.get(), bytes, static_cast<const uint8_t*>(from) + row * from_pitch + offset,
-                              from_pitch, bytes, n, cudaMemcpyDeviceToHost, stream_),
-            "copying from the GPU");
-      check(cudaEventRecord(half.done, stream_), "copying from the GPU");
-      empty(last);
-      last = {&half, row, n, offset, bytes};
-    });
-    empty(last);
-  }
-
- private:
-  static constexpr uint64_t kBytes = 16 << 20;
-  struct Half {
-    PinnedMemory<uint8_t> bytes;
-    cudaEvent_t done;
-  };
-
-  template <typename Piece>
-  void pieces(uint64_t width, uint64_t rows, Piece&& piece) {
-    const uint64_t bytes = std::min(width, kBytes);
-    const uint64_t most = bytes ? kBytes / bytes : 1;
-    for (uint64_t row = 0; row < rows; row += most)
-      for (uint64_t offset = 0; offset < width; offset += bytes) {
-        next_ ^= 1;
-        piece(halves_[next_], row, std::min(most, rows - row), offset, std::min(bytes, width - offset));
-      }
-  }
-  void copy(uint8_t* to, uint64_t to_pitch, const uint8_t* from, uint64_t from_pitch, uint64_t bytes, uint64_t rows) {
-    if (to_pitch == bytes && from_pitch == bytes) {
-      pool_.split(bytes * rows, 1 << 16,
-                  [&](uint64_t begin, uint64_t end, unsigned) { std::memcpy(to + begin, from + begin, end - begin); });
-    } else {
-      pool_.split(rows, std::max<uint64_t>(1, (1 << 16) / bytes), [&](uint64_t begin, uint64_t end, unsigned) {
-        for (uint64_t r = begin; r < end; ++r) std::memcpy(to + r * to_pitch, from + r * from_pitch, bytes);
-      });
-    }
-  }
-
-  ThreadPool& pool_;
-  cudaStream_t stream_;
-  Half halves_[2];
-  unsigned next_ = 0;
-};
 
 class CudaAccelerator;
 
@@ -165,22 +59,24 @@ class CudaAccelerator final : public Accelerator {
            properties_.major, properties_.minor);
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "streams");
     staging_ = std::make_unique<Staging>(pool, stream_);
+    weights_ = std::make_unique<WeightCopies>(pool, *staging_, stream_);
+    runner_ = std::make_unique<LayerRunner>(*weights_, *staging_, stream_);
   }
   ~CudaAccelerator() override {
     cudaStreamSynchronize(stream_);
+    runner_.reset();
+    weights_.reset();
     staging_.reset();
     cudaStreamDestroy(stream_);
   }
 
   std::string description() const override { return properties_.name; }
-  uint64_t peak_bytes() const override { return peak_; }
+  uint64_t peak_bytes() const override { return weights_->peak_bytes(); }
   void multiply(const Linear& linear, const float* x, uint64_t n_tokens, float* y, uint64_t y_stride) override;
-  void forget(const Linear& linear) override {
-    const auto it = weights_.find(&linear);
-    if (it == weights_.end()) return;
-    check(cudaStreamSynchronize(stream_), "multiplying");
-    weights_bytes_ -= it->second.bytes;
-    weights_.erase(it);
+  void forget(const Linear& linear) override { weights_->forget(linear); }
+  bool run_layer(const Decoder& decoder, uint64_t index, uint64_t capacity, uint64_t n_tokens, float* x,
+                 WeightHook& hook) override {
+    return runner_->run(decoder, index, capacity, n_tokens, x, hook);
   }
   std::shared_ptr<DeviceSums> sums(uint64_t cols, uint64_t stream_rows) override {
     return std::make_shared<CudaSums>(*this, cols, stream_rows);
@@ -188,29 +84,11 @@ class CudaAccelerator final : public Accelerator {
   std::vector<float> factor(const Moments& moments, std::span<const uint32_t> order, double damping) override;
   void search(const TrellisTables& tables, std::span<TrellisTile> tiles) override;
   void encode(TrellisWork& work) override;
+  float* host_memory(uint64_t n) override {
+    if (host_.size() < n) host_.resize(n);
+    return host_.data();
+  }
 
-  // Room for n floats, for which copies of weights that were not used for long give way.
-  DeviceMemory<float> room(uint64_t n, const char* what) {
-    make_room(4 * n);
-    DeviceMemory<float> memory = allocate_zeros<float>(n, what);
-    note_peak();
-    return memory;
-  }
-  void make_room(uint64_t bytes) {
-    constexpr uint64_t kSpare = uint64_t{1} << 30;  // for what grows without asking
-    size_t free = 0, total = 0;
-    check(cudaMemGetInfo(&free, &total), "asking for free memory");
-    while (free < bytes + kSpare && !weights_.empty()) {
-      const auto oldest = std::min_element(weights_.begin(), weights_.end(),
-                                           [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
-      free += oldest->second.bytes;
-      forget(*oldest->first);
-    }
-  }
-  void note_peak() {
-    size_t free = 0, total = 0;
-    if (cudaMemGetInfo(&free, &total) == cudaSuccess) peak_ = std::max<uint64_t>(peak_, total - free);
-  }
   // H of the moments, factored with the columns in this order; null order: as they are. Returns its width.
   uint32_t factor_into(Buffer<float>& to, const float* moments, float scale, uint64_t cols, const uint32_t* order,
                        uint64_t n, double damping);
@@ -227,74 +105,24 @@ class CudaAccelerator final : public Accelerator {
   cudaDeviceProp properties_{};
   cudaStream_t stream_{};
   std::unique_ptr<Staging> staging_;
+  std::unique_ptr<WeightCopies> weights_;
+  std::unique_ptr<LayerRunner> runner_;
   Buffer<float> x_, other_, transposed_, other_transposed_, y_, correction_factor_, factor_, work_;
 
  private:
-  // [rows][aligned(cols)], zeros behind each row.
-  struct Copy {
-    DeviceMemory<float> memory;
-    uint64_t bytes, used;
-  };
-  const float* copy_of(const Linear& linear);
-
-  std::map<const Linear*, Copy> weights_;
-  uint64_t weights_bytes_ = 0, clock_ = 0, peak_ = 0;
   uint64_t factor_width_ = 0;
+  std::vector<float> host_;
   Buffer<float> target_, original_, errors_, importance_, values_, row_values_;
   Buffer<uint32_t> order_, words_;
   Buffer<uint8_t> steps_, scales_;
   Buffer<int8_t> residual_;
   Buffer<double> row_error_;
-  Buffer<uint16_t> halves_;
 };
-
-const float* CudaAccelerator::copy_of(const Linear& linear) {
-  const auto it = weights_.find(&linear);
-  if (it != weights_.end()) {
-    it->second.used = ++clock_;
-    return it->second.memory.get();
-  }
-  const uint64_t rows = linear.rows(), cols = linear.cols(), stride = aligned(cols);
-  Copy copy{room(rows * stride, "weights"), 4 * rows * stride, ++clock_};
-  const Matrix& matrix = linear.matrix();
-  const bool bf16 = matrix.codec->id == "bf16", f16 = matrix.codec->id == "f16";
-  if (bf16 || f16) {
-    uint16_t* halves = halves_.at_least(rows * cols, "weights");
-    staging_->to_device(halves, 2 * cols, static_cast<const DenseView*>(matrix.layout.get())->data, 2 * cols, 2 * cols,
-                        rows);
-    check(
-        widen(halves, bf16 ? Half::kBf16 : Half::kF16, narrow(rows), narrow(cols), copy.memory.get(), stride, stream_),
-        "weights");
-  } else {
-    // Panels of the kernels are [cols][16].
-    constexpr uint64_t kPanel = Linear::kPanelRows;
-    constexpr uint64_t kRowsAtOnce = 1024;
-    std::vector<float> decoded(std::min(rows, kRowsAtOnce) * cols);
-    std::vector<std::vector<float>> panels(pool_.size());
-    for (uint64_t begin = 0; begin < rows; begin += kRowsAtOnce) {
-      const uint64_t end = std::min(begin + kRowsAtOnce, rows);
-      pool_.each(ceil_div(end - begin, kPanel), [&](uint64_t p, unsigned worker) {
-        std::vector<float>& panel = panels[worker];
-        panel.resize(cols * kPanel);
-        linear.unpack(begin / kPanel + p, panel.data());
-        const uint64_t first = p * kPanel, n = std::min(kPanel, end - begin - first);
-        for (uint64_t c = 0; c < cols; c += 16)
-          for (uint64_t r = 0; r < n; ++r)
-            for (uint64_t i = c; i < std::min(c + 16, cols); ++i)
-              decoded[(first + r) * cols + i] = panel[i * kPanel + r];
-      });
-      staging_->to_device(copy.memory.get() + begin * stride, 4 * stride, decoded.data(), 4 * cols, 4 * cols,
-                          end - begin);
-    }
-  }
-  weights_bytes_ += copy.bytes;
-  return weights_.emplace(&linear, std::move(copy)).first->second.memory.get();
-}
 
 void CudaAccelerator::multiply(const Linear& linear, const float* x, uint64_t n_tokens, float* y, uint64_t y_stride) {
   if (n_tokens == 0) return;
   const uint64_t rows = linear.rows(), cols = linear.cols(), stride = aligned(cols);
-  const float* weights = copy_of(linear);
+  const float* weights = weights_->of(linear);
   const float* tokens = upload_rows(x_, x, n_tokens, cols);
   float* out = y_.at_least(n_tokens * rows, "products");
   const Gemm g{tokens, weights, out, narrow(n_tokens), narrow(rows), narrow(stride), stride, stride, rows};
@@ -306,9 +134,9 @@ CudaSums::CudaSums(CudaAccelerator& device, uint64_t cols, uint64_t stream_rows)
     : device_(device),
       cols_(cols),
       stream_rows_(stream_rows),
-      moments_(device.room(cols * cols, "moments")),
-      drift_(device.room(cols * cols, "drifts")),
-      stream_(device.room(stream_rows * cols, "drifts")) {}
+      moments_(device.weights_->allocate(cols * cols, "moments")),
+      drift_(device.weights_->allocate(cols * cols, "drifts")),
+      stream_(device.weights_->allocate(stream_rows * cols, "drifts")) {}
 
 // sums[r][c] += sum_t rows[t][r] x[t][c], as products of transposed operands.
 void CudaSums::add(const float* x, const float* drift, uint64_t n_tokens) {
@@ -360,10 +188,11 @@ void CudaSums::correct(uint64_t rows, float input_strength, float stream_strengt
   const uint64_t width = ceil_div(cols_, kFactorBlock) * kFactorBlock;
   const uint32_t n = narrow(cols_), m = narrow(rows);
   // W and what is missing of it, rows `width` apart.
-  DeviceMemory<float> w = d.room(rows * width, "weights"), missing = d.room(rows * width, "weights");
+  DeviceMemory<float> w = d.weights_->allocate(rows * width, "weights"),
+                      missing = d.weights_->allocate(rows * width, "weights");
   d.staging_->to_device(w.get(), 4 * width, weights, 4 * cols_, 4 * cols_, rows);
   {
-    DeviceMemory<float> drift = d.room(cols_ * width, "drifts");  // transposed
+    DeviceMemory<float> drift = d.weights_->allocate(cols_ * width, "drifts");  // transposed
     check(transpose(drift_.get(), cols_, n, n, nullptr, 0, drift.get(), width, d.stream_), "drifts");
     check(multiply_dense({w.get(), drift.get(), missing.get(), m, n, narrow(width), width, width, width,
                           input_strength * inverse_tokens()},
@@ -397,9 +226,9 @@ uint32_t CudaAccelerator::factor_into(Buffer<float>& to, const float* moments, f
   for (float x : diagonal) trace += static_cast<double>(x) * scale;
   const bool white = !(trace > 0);
   const double mean = white ? 1.0 : trace / static_cast<double>(cols);
-  make_room(4 * width * width);
+  weights_->make_room(4 * width * width);
   float* a = to.at_least(width * width, "the factor of the moments");
-  note_peak();
+  weights_->note_peak();
   check(arrange_moments(white ? nullptr : moments, scale, narrow(cols), order, narrow(n), narrow(width),
                         static_cast<float>(damping * mean), static_cast<float>(mean), a, stream_),
         "factoring moments");
@@ -418,7 +247,7 @@ std::vector<float> CudaAccelerator::factor(const Moments& moments, std::span<con
     factor_width_ = factor_into(factor_, sums.sums(), sums.inverse_tokens(), moments.cols, device_order, n, damping);
   } else {
     const uint64_t cols = moments.cols;
-    DeviceMemory<float> values = room(cols * cols, "moments");
+    DeviceMemory<float> values = weights_->allocate(cols * cols, "moments");
     staging_->to_device(values.get(), 4 * cols, moments.values.data(), 4 * cols, 4 * cols, cols);
     factor_width_ = factor_into(factor_, values.get(), 1, cols, device_order, n, damping);
     check(cudaStreamSynchronize(stream_), "factoring moments");
@@ -486,7 +315,7 @@ void CudaAccelerator::encode(TrellisWork& w) {
   const uint64_t panels = ceil_div(w.rows, kLanes), rows = panels * kLanes, n = w.order.size(), blocks = n / kBlock;
   if (rows == 0 || n == 0) return;
   const unsigned bits = w.tables->bits;
-  make_room(4 * (3 * n * rows + 2 * w.rows * w.cols));
+  weights_->make_room(4 * (3 * n * rows + 2 * w.rows * w.cols));
   // Weights in the order of the chains, positions by rows.
   uint32_t* order = order_.at_least(n, "order");
   staging_->to_device(order, 4 * n, w.order.data(), 4 * n, 4 * n, 1);
@@ -553,7 +382,7 @@ void CudaAccelerator::encode(TrellisWork& w) {
   } else if (outliers) {
     errors = errors_.at_least(rows * kFeedColumns, "errors");
   }
-  note_peak();
+  weights_->note_peak();
   const float* factor = factor_.get();
   int8_t* residual = s.residual;
   for (uint64_t b = 0; b < blocks; ++b) {

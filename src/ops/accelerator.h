@@ -11,7 +11,9 @@
 
 namespace upg {
 
+struct Decoder;  // model/decoder.h
 class Linear;
+class WeightHook;
 
 /// Sums over tokens of what enters one product, on the device: what InputStatistics in compress/calibrator.h are means
 /// of.
@@ -42,6 +44,13 @@ class Accelerator : public TrellisDevice {
   /// keeps a copy of the weights until it is told to forget them or needs the room.
   virtual void multiply(const Linear& linear, const float* x, uint64_t n_tokens, float* y, uint64_t y_stride) = 0;
   virtual void forget(const Linear& linear) = 0;
+
+  /// Layer `index` of a decoder over one sequence from its beginning, as Model::layer with float activations does it, x
+  /// [n_tokens, hidden] in place. Where the hook does not want a product, x is the stream before what that product is
+  /// a part of, and nothing after it is computed. False, and nothing done: the device cannot run such layers.
+  /// `capacity` of the sequence, for Rotary::of_capacity.
+  virtual bool run_layer(const Decoder& decoder, uint64_t index, uint64_t capacity, uint64_t n_tokens, float* x,
+                         WeightHook& hook) = 0;
 
   /// `stream_rows`: the residual stream's width where the product is added to it, else 0. What the sums belong to is
   /// given as Moments::held to factor().

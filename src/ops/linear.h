@@ -23,6 +23,8 @@ class WeightHook {
   /// Called before y = W x for x [n_tokens, cols], and before rows are looked up (x is nullptr). Returns the weights
   /// to use, `linear` itself or others of its shape; nullptr: the product is not wanted, y becomes 0.
   virtual const Linear* before(const Linear& linear, const float* x, uint64_t n_tokens) = 0;
+  /// Whether before() will look at x: where that would have to be fetched from a device, it may be nullptr otherwise.
+  virtual bool sees(const Linear&) const { return true; }
 };
 
 /// What every op needs besides its operands: threads, and memory to work in that is kept from call to call.
