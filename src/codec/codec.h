@@ -54,8 +54,8 @@ using ForEach = std::function<void(uint64_t n, const std::function<void(uint64_t
 /// Second moments of a linear layer's input x [cols]: E[x x^T].
 struct Moments {
   uint64_t cols = 0;
-  std::vector<float> values;   // [cols, cols], symmetric; only the lower triangle is read
-  std::shared_ptr<void> held;  // where EncodeOptions::device has them instead, what it knows them by
+  std::vector<float> values;     // [cols, cols], symmetric; only the lower triangle is read
+  std::shared_ptr<void> held{};  // where EncodeOptions::device has them instead, what it knows them by
 };
 
 class TrellisDevice;  // codec/trellis_device.h
