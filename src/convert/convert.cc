@@ -191,7 +191,9 @@ class Converter {
         Weights weights(written);
         load_model(weights);
       } catch (const Error& error) {
-        fail(error.code(), "{}: the model in it could not be run: {}{}", path_, error.what(),
+        std::string why = error.what();  // about a name that nobody has seen
+        if (const size_t at = why.find(written); at != std::string::npos) why.replace(at, written.size(), target_);
+        fail(error.code(), "{}: the model in it could not be run: {}{}", path_, why,
              original_ ? "" : "; weights that the file lacks come from --checkpoint");
       }
     });

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -22,7 +23,7 @@ using pickle::Value;
 
 constexpr size_t kLongestName = 512;
 constexpr uint64_t kMostSharing = 4;       // layers may share arrays, as tied embeddings do, but not without end
-constexpr uint64_t kMostGrowth = 1000;     // of a sparse matrix that is stored dense
+constexpr uint64_t kMostGrowth = 1000;     // of a matrix
 constexpr uint64_t kFreeGrowth = 1 << 20;  // beyond that factor
 constexpr size_t kChunk = 1 << 16;         // elements
 
@@ -128,11 +129,16 @@ float weight_of(const LegacyMatrix& m, const mdcsr::Entry& entry) {
   return m.scales[entry.row] * value;
 }
 
+// Whether `bytes` are more than could come of `stored` bytes in the file: a few entries of a wide matrix need many
+// bridges, or many zeros where it is stored dense.
+bool grows_too_much(std::optional<uint64_t> bytes, uint64_t stored) {
+  const auto most = checked_mul(stored, kMostGrowth);
+  return !bytes || (most && *bytes > checked_add(*most, kFreeGrowth).value_or(UINT64_MAX));
+}
+
 void require_growth(uint64_t rows, uint64_t cols, uint64_t stored, std::string_view what, std::string_view why) {
   const auto elements = checked_mul(rows, cols);
-  const auto bytes = elements ? checked_mul(*elements, sizeof(float)) : std::nullopt;
-  if (!bytes ||
-      *bytes > checked_add(checked_mul(stored, kMostGrowth).value_or(UINT64_MAX), kFreeGrowth).value_or(UINT64_MAX))
+  if (grows_too_much(elements ? checked_mul(*elements, sizeof(float)) : std::nullopt, stored))
     fail(
         ErrorCode::kUnsupported,
         "{}: {}, so MdCSR cannot hold it; stored dense, its {} x {} weights would take over {} times the {} bytes that "
@@ -170,6 +176,10 @@ StoredWeight as_mdcsr(const LegacyMatrix& m, uint64_t stored, std::string_view w
     if (read_row(m, r, what, row)) return as_dense(m, stored, what);
     entries.insert(entries.end(), row.entries.begin(), row.entries.end());
   }
+  if (grows_too_much(mdcsr::built_bytes(m.rows, entries), stored))
+    fail(ErrorCode::kUnsupported,
+         "{}: has {} entries in {} x {} weights: too few for MdCSR, whose columns are distances", what, entries.size(),
+         m.rows, m.cols);
   StoredWeight weight{m.manifold ? &kMdcsrManifoldCodec : &kMdcsrCodec, {m.rows, m.cols}, {}, {}, {}};
   try {
     for (auto& part : mdcsr::build_parts("", m.rows, m.cols, entries, m.scales, m.manifold))
@@ -183,12 +193,14 @@ StoredWeight as_mdcsr(const LegacyMatrix& m, uint64_t stored, std::string_view w
 // A CSR matrix of floating-point numbers has no int8 form that is the same.
 StoredWeight float_csr(const Csr& csr, uint64_t stored, std::string_view what) {
   const uint64_t nnz = csr.values.elements();
+  if (csr.cols > kMdcsrMaxCols)
+    fail(ErrorCode::kInvalidFile, "{}: has {} columns; at most {} are read", what, csr.cols, kMdcsrMaxCols);
   require_vector(csr.values, nnz, what, "data");
   require_vector(csr.columns, nnz, what, "indices");
   const auto pointers = read_row_pointers(csr.row_pointers, csr.rows, nnz, what);
   require_growth(csr.rows, csr.cols, stored, what, "its values are floating-point numbers");
   std::vector<std::byte> data(csr.rows * csr.cols * sizeof(float));
-  std::vector<bool> taken(csr.cols);
+  std::vector<bool> taken(csr.rows > 0 ? csr.cols : 0);  // rows * cols is bounded, cols alone is not
   std::vector<int64_t> columns;
   std::vector<float> values;
   for (uint64_t r = 0; r < csr.rows; ++r) {
