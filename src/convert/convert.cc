@@ -80,7 +80,7 @@ class Converter {
   }
 
   ConvertReport run() {
-    AtomicFile{target_};  // a target that cannot be written is refused before the work
+    { const AtomicFile probe(target_); }  // a target that cannot be written is refused before the work
     UpgPlan plan;
     plan.version = version_.version;
     plan.producer = "upg " UPG_VERSION;

@@ -323,7 +323,7 @@ void integers(const Array& array, uint64_t first, std::span<int64_t> out, std::s
     const T value = element<T>(array, first + i);
     if constexpr (sizeof(T) == 8)
       if (value > static_cast<T>(INT64_MAX)) invalid(what, "element {} is {}", first + i, value);
-    out[i] = static_cast<int64_t>(value);
+    out[i] = static_cast<int64_t>(+value);
   }
 }
 
