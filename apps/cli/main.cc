@@ -9,6 +9,7 @@ namespace {
 
 constexpr Command kCommands[] = {
     {"compress", "Compress a Hugging Face checkpoint into one UPG file", add_compress},
+    {"convert", "Rewrite a file of an older format, weight for weight", add_convert},
     {"inspect", "Show what a model is made of: tensors, codecs, bits, errors", add_inspect},
     {"verify", "Check a UPG file: structure and checksums", add_verify},
     {"decompress", "Turn a UPG file back into a dense checkpoint", add_decompress},

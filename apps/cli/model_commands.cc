@@ -1,4 +1,4 @@
-// compress, inspect, verify, decompress: everything that makes or looks at files.
+// compress, convert, inspect, verify, decompress: everything that makes or looks at files.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -6,6 +6,7 @@
 
 #include "command.h"
 #include "upg/compress.h"
+#include "upg/convert.h"
 #include "upg/inspect.h"
 
 namespace upg::cli {
@@ -148,6 +149,49 @@ void add_compress(CLI::App& command) {
     fmt::print("{:<18}{}\n", "peak memory", human_bytes(report.peak_bytes));
     if (!report.device.empty())
       fmt::print("{:<18}{} of {}\n", "on the GPU", human_bytes(report.device_peak_bytes), report.device);
+  });
+}
+
+void add_convert(CLI::App& command) {
+  struct Options {
+    std::string source, target;
+    bool json = false;
+    ConvertOptions convert;
+  };
+  auto o = std::make_shared<Options>();
+  command.add_option("OLD", o->source, "UPG file of format 1.0 (a Python pickle, also zipped) or 2.0")->required();
+  command.add_option("-o,--output", o->target, "UPG file to write")->required();
+  command.add_option("--to", o->convert.to, "Format to write: 2.0 or 3.0 [the one after OLD's]");
+  command.add_option(
+      "--checkpoint", o->convert.checkpoint,
+      "Directory of the original checkpoint, for what a 1.0 file lacks: configuration, tokenizer, weights "
+      "that were not compressed");
+  command.add_flag("--json", o->json, "Print the report as JSON");
+  command.footer(
+      "Every weight keeps its exact value. A pickle is read without running anything in it.\n"
+      "Examples:\n"
+      "  upg convert old.upg -o new.upg\n"
+      "  upg convert old.pkl -o new.upg --checkpoint phi-4\n"
+      "  upg convert old.upg -o new.upg --to 3.0");
+  command.callback([o] {
+    ProgressBar bar;
+    o->convert.progress = bar.callback();
+    const ConvertReport report = convert(o->source, o->target, o->convert);
+    bar.clear();
+    if (o->json) {
+      nlohmann::ordered_json json = to_json(report.model);
+      json["from"] = report.from;
+      json["form"] = report.form;
+      json["notes"] = nlohmann::ordered_json::array();
+      for (const auto& note : report.notes) json["notes"].push_back({{"tensor", note.tensor}, {"what", note.what}});
+      json["seconds"] = report.seconds;
+      return print_json(json);
+    }
+    for (const auto& note : report.notes) fmt::print("{}: {}\n", note.tensor, note.what);
+    if (!report.notes.empty()) fmt::print("\n");
+    fmt::print("{:<18}UPG {}, {}\n", "from", report.from, report.form);
+    print_totals(report.model);
+    fmt::print("{:<18}{:.1f} s\n", "time", report.seconds);
   });
 }
 

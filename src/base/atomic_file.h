@@ -21,6 +21,8 @@ class AtomicFile {
   AtomicFile& operator=(AtomicFile&&) = delete;
 
   const std::string& path() const { return path_; }
+  /// What it is called until commit().
+  const std::string& temporary_path() const { return temporary_; }
 
   /// Writes at any offset; gaps read as zeros. Throws Error(kIo) naming the target and the system's reason (disk
   /// full...).

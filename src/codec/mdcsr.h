@@ -29,20 +29,23 @@ std::shared_ptr<const MdcsrView> open_view(std::string_view name, std::string_vi
 /// out[column] += weight for the row's entries, in float32; other columns keep their bits. out is [cols].
 void add_row(const MdcsrView& view, uint64_t row, float* out);
 
-/// A weight scales[row] * value to be stored. Value -127 to 127.
+/// A weight scales[row] * value to be stored, refined by a prime index in the manifold form. Value -127 to 127.
 struct Entry {
   uint32_t row;
   uint32_t column;
   int8_t value;
+  uint16_t prime = 0;
 };
 
-/// The parts <prefix>values, <prefix>delta_indices, <prefix>row_pointers and <prefix>scales of a matrix that has these
-/// entries, sorted by row, then column, no place twice; bridges are added. scales is [rows]. Throws
-/// Error(kInvalidArgument) for entries or scales that could not be read back, naming the first.
+/// The parts <prefix>values, <prefix>delta_indices, <prefix>row_pointers, <prefix>scales and, if `manifold`,
+/// <prefix>prime_indices of a matrix that has these entries, sorted by row, then column, no place twice; bridges are
+/// added. scales is [rows]. Throws Error(kInvalidArgument) for entries or scales that could not be read back, naming
+/// the first.
 std::vector<EncodedMatrix::Component> build_parts(std::string_view prefix, uint64_t rows, uint64_t cols,
-                                                  std::span<const Entry> entries, std::span<const float> scales);
+                                                  std::span<const Entry> entries, std::span<const float> scales,
+                                                  bool manifold = false);
 
-/// The bytes of what build_parts would return.
+/// The bytes of what build_parts would return, without prime indices.
 uint64_t built_bytes(uint64_t rows, std::span<const Entry> entries);
 
 /// The scale at which int8 values reach `absmax`: a 127th of it, or a little more or less at the ends of float's range.

@@ -328,7 +328,8 @@ float row_scale(float absmax) {
 }
 
 std::vector<EncodedMatrix::Component> build_parts(std::string_view prefix, uint64_t rows, uint64_t cols,
-                                                  std::span<const Entry> entries, std::span<const float> scales) {
+                                                  std::span<const Entry> entries, std::span<const float> scales,
+                                                  bool manifold) {
   if (cols > kMdcsrMaxCols || scales.size() != rows)
     fail(ErrorCode::kInvalidArgument, "{} scales and {} columns do not make an MdCSR matrix of {} rows", scales.size(),
          cols, rows);
@@ -341,8 +342,10 @@ std::vector<EncodedMatrix::Component> build_parts(std::string_view prefix, uint6
   std::vector<int8_t> values;
   std::vector<uint8_t> deltas;
   std::vector<uint32_t> row_pointers(rows + 1, 0);
+  std::vector<uint16_t> primes;
   values.reserve(stored);
   deltas.reserve(stored);
+  if (manifold) primes.reserve(stored);
   for (size_t i = 0; i < entries.size(); ++i) {
     const Entry& entry = entries[i];
     const Entry* before = i > 0 && entries[i - 1].row == entry.row ? &entries[i - 1] : nullptr;
@@ -351,11 +354,16 @@ std::vector<EncodedMatrix::Component> build_parts(std::string_view prefix, uint6
       fail(ErrorCode::kInvalidArgument,
            "entry {} (row {}, column {}, value {}) is outside the matrix, out of order, a repetition or -128", i,
            entry.row, entry.column, entry.value);
+    if (manifold && entry.prime >= kPrimeCount)
+      fail(ErrorCode::kInvalidArgument, "entry {} (row {}, column {}) has the prime index {}, must be below {}", i,
+           entry.row, entry.column, entry.prime, kPrimeCount);
     uint32_t gap = entry.column - (before ? before->column : 0);
     for (; gap > kSkipDelta; gap -= kSkipDelta) {
       values.push_back(kSkipValue);
       deltas.push_back(kSkipDelta);
+      if (manifold) primes.push_back(0);
     }
+    if (manifold) primes.push_back(entry.prime);
     values.push_back(entry.value);
     deltas.push_back(static_cast<uint8_t>(gap));
     row_pointers[entry.row + 1] = static_cast<uint32_t>(values.size());
@@ -367,6 +375,7 @@ std::vector<EncodedMatrix::Component> build_parts(std::string_view prefix, uint6
   parts.push_back(component<uint8_t>(stem + "delta_indices", DType::kU8, deltas));
   parts.push_back(component<uint32_t>(stem + "row_pointers", DType::kU32, row_pointers));
   parts.push_back(component<float>(stem + "scales", DType::kF32, scales));
+  if (manifold) parts.push_back(component<uint16_t>(stem + "prime_indices", DType::kU16, primes));
   return parts;
 }
 

@@ -322,6 +322,20 @@ TEST(MdcsrBuild, TheExampleOfTheLayoutComesOutAsItStandsThere) {
   EXPECT_THAT(part<float>(encoded, 3), ElementsAre(0.0f, 0.5f, 0.0f));
 }
 
+TEST(MdcsrBuild, TheManifoldFormHasAPrimeIndexForEveryEntryAndZeroForBridges) {
+  EncodedMatrix encoded{&kMdcsrManifoldCodec, 1, 401, {}};
+  encoded.components = mdcsr::build_parts("", 1, 401, std::vector<mdcsr::Entry>{{0, 0, 81, 417}, {0, 400, 9, 611}},
+                                          std::vector<float>{0.5f}, true);
+  EXPECT_THAT(part<uint16_t>(encoded, 4), ElementsAre(417, 0, 611));
+  std::vector<float> row(401);
+  kMdcsrManifoldCodec.decode_row(open_encoded(encoded), 0, row.data());
+  EXPECT_EQ(row[400], 0.5f * (9.0f + manifold_half_levels()[611]));
+  EXPECT_THAT(refusal([] {
+                mdcsr::build_parts("", 1, 4, std::vector<mdcsr::Entry>{{0, 0, 1, 10000}}, std::vector<float>{1}, true);
+              }),
+              HasSubstr("has the prime index 10000, must be below 10000"));
+}
+
 TEST(MdcsrBuild, GapsOf255NeedNoBridgeAndThoseOf510One) {
   EXPECT_THAT(deltas_of(built(1, 256, {{0, 255, 1}}, {1.0f})), ElementsAre(255));
   EXPECT_THAT(deltas_of(built(1, 257, {{0, 256, 1}}, {1.0f})), ElementsAre(255, 1));

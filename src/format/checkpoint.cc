@@ -40,33 +40,36 @@ std::string template_in(const Json& tokenizer_config) {
 
 }  // namespace
 
-Checkpoint::Checkpoint(const std::string& dir) : dir_(dir) {
+ModelTexts read_model_texts(const std::string& dir) {
+  ModelTexts texts;
   std::error_code ignored;
   if (!exists(dir)) fail(ErrorCode::kNotFound, "{}: no such folder", dir);
   if (!fs::is_directory(dir, ignored))
     fail(ErrorCode::kNotFound, "{}: not a folder; a checkpoint is a folder with config.json and model.safetensors",
          dir);
-  const auto path = [&](const char* name) { return dir_ + "/" + name; };
+  const auto path = [&](const char* name) { return dir + "/" + name; };
   if (!exists(path("config.json")))
     fail(ErrorCode::kNotFound, "{}: config.json is missing; give the folder of a Hugging Face checkpoint", dir);
-  texts_.config = read_file(path("config.json"));
-  parse_json_object(texts_.config, path("config.json"));
-  texts_.generation_config = read_if_there(path("generation_config.json"));
-  if (!texts_.generation_config.empty()) parse_json_object(texts_.generation_config, path("generation_config.json"));
-  texts_.tokenizer = read_if_there(path("tokenizer.json"));
+  texts.config = read_file(path("config.json"));
+  parse_json_object(texts.config, path("config.json"));
+  texts.generation_config = read_if_there(path("generation_config.json"));
+  if (!texts.generation_config.empty()) parse_json_object(texts.generation_config, path("generation_config.json"));
+  texts.tokenizer = read_if_there(path("tokenizer.json"));
   for (const char* name : kVocabularyFiles) {
-    if (!texts_.tokenizer.empty() || !texts_.vocabulary.empty() || !exists(path(name))) continue;
-    texts_.vocabulary = read_file(path(name));
-    texts_.vocabulary_file = name;
+    if (!texts.tokenizer.empty() || !texts.vocabulary.empty() || !exists(path(name))) continue;
+    texts.vocabulary = read_file(path(name));
+    texts.vocabulary_file = name;
   }
-  texts_.tokenizer_config = read_if_there(path("tokenizer_config.json"));
-  texts_.chat_template = read_if_there(path("chat_template.jinja"));
-  if (!texts_.tokenizer_config.empty()) {
-    const Json config = parse_json_object(texts_.tokenizer_config, path("tokenizer_config.json"));
-    if (texts_.chat_template.empty()) texts_.chat_template = template_in(config);
+  texts.tokenizer_config = read_if_there(path("tokenizer_config.json"));
+  texts.chat_template = read_if_there(path("chat_template.jinja"));
+  if (!texts.tokenizer_config.empty()) {
+    const Json config = parse_json_object(texts.tokenizer_config, path("tokenizer_config.json"));
+    if (texts.chat_template.empty()) texts.chat_template = template_in(config);
   }
-  open_shards();
+  return texts;
 }
+
+Checkpoint::Checkpoint(const std::string& dir) : dir_(dir), texts_(read_model_texts(dir)) { open_shards(); }
 
 void Checkpoint::open_shards() {
   const std::string single = dir_ + "/model.safetensors", index = dir_ + "/model.safetensors.index.json";

@@ -12,6 +12,9 @@
 
 namespace upg {
 
+/// The texts of a checkpoint directory. Throws as Checkpoint does where config.json is missing or a text is not JSON.
+ModelTexts read_model_texts(const std::string& dir);
+
 /// An open checkpoint. Views stay valid while the object (or one moved from it) lives; they may be unaligned, so read
 /// them with read_floats() of format/convert.h.
 class Checkpoint {

@@ -109,7 +109,8 @@ std::string SafetensorsWriter::checksum(std::string_view name) const {
   return target.checksum;
 }
 
-void SafetensorsWriter::commit(const std::function<void(std::string&)>& edit_header) {
+void SafetensorsWriter::commit(const std::function<void(std::string&)>& edit_header,
+                               const std::function<void(const std::string&)>& check) {
   lay_out();
   for (const Tensor& each : tensors_) checksum(each.name);
   std::string text = header();
@@ -123,6 +124,7 @@ void SafetensorsWriter::commit(const std::function<void(std::string&)>& edit_hea
   for (size_t i = 0; i < kSizeBytes; ++i) size[i] = static_cast<std::byte>(header_bytes_ >> (8 * i));
   file_.write_at(0, size);
   file_.write_at(kSizeBytes, std::as_bytes(std::span(text)));
+  if (check) check(file_.temporary_path());
   file_.commit();
 }
 

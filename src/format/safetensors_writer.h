@@ -40,8 +40,10 @@ class SafetensorsWriter {
   std::string checksum(std::string_view name) const;
 
   /// Every declared tensor must be complete. `edit_header`, if given, may change the header's bytes but not their
-  /// number.
-  void commit(const std::function<void(std::string& header)>& edit_header = {});
+  /// number. `check`, if given, is shown the whole file under its temporary name and may throw to keep it from
+  /// appearing.
+  void commit(const std::function<void(std::string& header)>& edit_header = {},
+              const std::function<void(const std::string& path)>& check = {});
 
  private:
   struct Tensor {

@@ -105,16 +105,17 @@ void UpgWriter::set_relative_error(std::string_view entry, double error) {
   errors_[found->second] = error < 1e-98 ? 0 : error;
 }
 
-void UpgWriter::finish() {
+void UpgWriter::finish(const std::function<void(const std::string&)>& check) {
   std::map<std::string, std::string> checksums;
   for (const std::string& name : stored_names_) checksums[name] = writer_->checksum(name);
   writer_->set_metadata(std::string(upg_key::kChecksums), json_text(checksums, "tensor names"));
   writer_->set_metadata(std::string(upg_key::kTensors), tensors_json(false));
-  writer_->commit([](std::string& header) {
+  const auto add_checksum = [](std::string& header) {
     const size_t at = find_header_checksum(header);
     UPG_CHECK(at != std::string::npos);
     header.replace(at, kChecksumDigits, header_checksum(header, at));
-  });
+  };
+  writer_->commit(add_checksum, check);
 }
 
 }  // namespace upg

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -48,8 +49,8 @@ class UpgWriter {
   /// ||decoded - original|| / ||original||: finite, not negative; stored with 7 significant digits.
   void set_relative_error(std::string_view entry, double error);
 
-  /// Every part must be complete.
-  void finish();
+  /// Every part must be complete. `check` as in SafetensorsWriter::commit.
+  void finish(const std::function<void(const std::string& path)>& check = {});
 
  private:
   std::string tensors_json(bool reserve) const;
