@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -42,7 +43,7 @@ constexpr std::string_view kDeepSeek =
 
 struct Row {
   std::string_view name;
-  bool ignore_merges;
+  bool whole_first;  // pieces that are tokens are not cut further
   std::vector<std::string_view> steps;
 };
 
@@ -86,16 +87,16 @@ void steps_of(const json& step, std::vector<std::string>& out) {
 
 }  // namespace
 
-std::string_view gguf_pretokenizer(const json& pre_tokenizer, bool ignore_merges, std::string_view where) {
+std::string_view gguf_pretokenizer(const json& pre_tokenizer, std::optional<bool> whole_first, std::string_view where) {
   std::vector<std::string> steps;
   steps_of(pre_tokenizer, steps);
   for (const Row& row : rows())
-    if (row.ignore_merges == ignore_merges &&
+    if (whole_first.value_or(row.whole_first) == row.whole_first &&
         std::equal(steps.begin(), steps.end(), row.steps.begin(), row.steps.end()))
       return row.name;
   fail(ErrorCode::kUnsupported,
        "{}: cannot be exported to GGUF: llama.cpp has no pre-tokenizer that cuts texts at \"{}\"{}", where,
-       fmt::join(steps, "\", \""), ignore_merges ? " and takes whole tokens first" : "");
+       fmt::join(steps, "\", \""), whole_first.value_or(false) ? " and takes whole tokens first" : "");
 }
 
 bool is_byte_level(const json& pre_tokenizer) {
@@ -103,7 +104,7 @@ bool is_byte_level(const json& pre_tokenizer) {
   if (pre_tokenizer.value("type", "") == "ByteLevel") return true;
   if (pre_tokenizer.value("type", "") != "Sequence") return false;
   const json& parts = pre_tokenizer.at("pretokenizers");
-  return !parts.empty() && is_byte_level(parts.back());
+  return std::any_of(parts.begin(), parts.end(), is_byte_level);
 }
 
 }  // namespace upg

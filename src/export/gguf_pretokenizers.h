@@ -2,15 +2,18 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string_view>
 
 namespace upg {
 
-/// The name for the "pre_tokenizer" of a tokenizer.json. `ignore_merges`: pieces that are tokens are not cut further.
-/// Throws Error(kUnsupported) quoting the patterns where llama.cpp has nothing that cuts texts as they do.
-std::string_view gguf_pretokenizer(const nlohmann::json& pre_tokenizer, bool ignore_merges, std::string_view where);
+/// The name for the "pre_tokenizer" of a tokenizer.json. `whole_first`: whether pieces that are tokens are not cut
+/// further; nothing: it makes no difference. Throws Error(kUnsupported) quoting the patterns where llama.cpp has
+/// nothing that cuts texts as they do.
+std::string_view gguf_pretokenizer(const nlohmann::json& pre_tokenizer, std::optional<bool> whole_first,
+                                   std::string_view where);
 
-/// Whether it ends in the alphabet of bytes.
+/// Whether a step of it spells texts in the alphabet of bytes.
 bool is_byte_level(const nlohmann::json& pre_tokenizer);
 
 }  // namespace upg

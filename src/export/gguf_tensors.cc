@@ -237,16 +237,17 @@ class Tensors {
     const uint64_t rows = experts.at(0).count;
     std::vector<const Linear*> parts;
     for (const Rows& expert : experts) parts.insert(parts.end(), expert.parts.begin(), expert.parts.end());
-    add(prefix_ + name + ".weight", {experts.size(), rows, parts.at(0)->cols()}, type_).read =
-        [experts = std::move(experts), rows](uint64_t row, float* out) { experts[row / rows].read(row % rows, out); };
+    GgufTensor& tensor = add(prefix_ + name + ".weight", {experts.size(), rows, parts.at(0)->cols()}, type_);
+    tensor.read = [experts = std::move(experts), rows](uint64_t row, float* out) {
+      experts[row / rows].read(row % rows, out);
+    };
     release_after(parts);
   }
 
   void add_vector(const std::string& name, std::vector<float> values) {
     static const GgufType& f32 = *find_gguf_type("f32");
-    add(name, {values.size()}, f32).read = [values = std::move(values)](uint64_t, float* out) {
-      std::copy(values.begin(), values.end(), out);
-    };
+    GgufTensor& tensor = add(name, {values.size()}, f32);
+    tensor.read = [values = std::move(values)](uint64_t, float* out) { std::copy(values.begin(), values.end(), out); };
   }
 
   GgufTensor& add(const std::string& name, std::vector<uint64_t> shape, const GgufType& type) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <unordered_map>
 
@@ -10,8 +11,10 @@
 #include "export/gguf_pretokenizers.h"
 #include "format/json.h"
 #include "text/base64.h"
+#include "text/bpe.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_json.h"
+#include "text/tokenizer_model.h"
 
 namespace upg {
 namespace {
@@ -86,25 +89,37 @@ class Vocab {
     else if (!normalizer.is_null())
       refuse("a normalizer of byte-level tokenizers");
     if (model.value("byte_fallback", false)) refuse("byte-level tokenizers with byte fallback");
-    const std::string_view pre =
-        gguf_pretokenizer(root_.at("pre_tokenizer"), model.value("ignore_merges", false), file_);
+    const auto pre = gguf_pretokenizer(root_.at("pre_tokenizer"), whole_tokens_first(model), file_);
     set("ggml.model", std::string("gpt2"));
     set("ggml.pre", std::string(pre));
     for (const auto& [content, id] : model.at("vocab").items()) set_token(id.get<int64_t>(), content, kNormal);
     std::vector<std::string> merges;
-    for (const json& merge : model.at("merges")) {
-      const auto [left, right] = parts_of(merge);
-      if (left.find(' ') != std::string::npos || right.find(' ') != std::string::npos) refuse("merges with spaces");
-      merges.push_back(left + " " + right);
-    }
+    for_each_merge(model, [&](std::string_view left, std::string_view right) {
+      if (left.find(' ') != std::string_view::npos || right.find(' ') != std::string_view::npos)
+        refuse("merges with spaces");
+      merges.push_back(fmt::format("{} {}", left, right));
+    });
     set("ggml.merges", GgufValue(std::move(merges)));
   }
 
-  static std::pair<std::string, std::string> parts_of(const json& merge) {
-    if (merge.is_array()) return {merge.at(0).get<std::string>(), merge.at(1).get<std::string>()};
-    const auto& text = merge.get_ref<const std::string&>();
-    const size_t space = text.find(' ');
-    return {text.substr(0, space), text.substr(space + 1)};
+  // Whether pieces that are tokens are not cut further; nothing where merges give each token anyway.
+  std::optional<bool> whole_tokens_first(json model) const {
+    const bool first = model.value("ignore_merges", false);
+    model["ignore_merges"] = false;
+    const auto by_merges = make_token_model(model, file_);
+    std::vector<int32_t> ids;
+    for (const auto& [content, id] : model.at("vocab").items()) {
+      ids.clear();
+      if (!content.empty()) by_merges->encode(content, ids);
+      if (ids.size() > 1) return first;
+    }
+    return std::nullopt;
+  }
+
+  void for_each_merge(const json& model, const std::function<void(std::string_view, std::string_view)>& f) const {
+    Vocabulary vocabulary;
+    vocabulary.read(model.at("vocab"), file_);
+    each_merge(model.at("merges"), vocabulary, file_, f);
   }
 
   // llama.cpp merges the pair whose result has the highest score: the later a merge in the list, the lower.
@@ -113,17 +128,17 @@ class Vocab {
     set("ggml.model", std::string("llama"));
     set("ggml.pre", std::string("default"));
     set("ggml.add_space_prefix", GgufValue(spaces(root_.value("normalizer", json()))));
-    const json& merges = model.at("merges");
     std::unordered_map<std::string, float> score;
     float next = 0;
-    for (const json& merge : merges) {
-      const auto [left, right] = parts_of(merge);
-      if (score.emplace(left + right, next).second) --next;
-    }
-    const std::string unknown = text_of(model, "unk_token");
+    for_each_merge(model, [&](std::string_view left, std::string_view right) {
+      if (score.emplace(std::string(left).append(right), next).second) --next;
+    });
+    unknown_ = tokenizer_->token_id(text_of(model, "unk_token"));
     for (const auto& [content, id] : model.at("vocab").items()) {
       const auto found = score.find(content);
-      const int32_t kind = tokenizer_->is_byte(id.get<int32_t>()) ? kByte : content == unknown ? kUnknown : kNormal;
+      const int32_t kind = tokenizer_->is_byte(id.get<int32_t>()) ? kByte
+                           : id.get<int32_t>() == unknown_        ? kUnknown
+                                                                  : kNormal;
       set_token(id.get<int64_t>(), content, kind, found != score.end() ? found->second : next);
     }
   }
@@ -135,10 +150,11 @@ class Vocab {
     set("ggml.add_space_prefix", GgufValue(spaces(root_.value("normalizer", json()))));
     set("ggml.remove_extra_whitespaces", GgufValue(merges_spaces_));
     if (!charsmap_.empty()) set("ggml.precompiled_charsmap", GgufValue(charsmap_));
-    const int64_t unknown = model.value("unk_id", json(-1)).is_number() ? model.value("unk_id", int64_t{-1}) : -1;
-    int64_t id = 0;
+    const json unknown = model.value("unk_id", json());
+    if (unknown.is_number_integer()) unknown_ = unknown.get<int32_t>();
+    int32_t id = 0;
     for (const json& entry : model.at("vocab")) {
-      set_token(id, entry.at(0).get<std::string>(), id == unknown ? kUnknown : kNormal,
+      set_token(id, entry.at(0).get<std::string>(), id == unknown_ ? kUnknown : kNormal,
                 static_cast<float>(entry.at(1).get<double>()));
       ++id;
     }
@@ -184,6 +200,7 @@ class Vocab {
       const std::string scheme = text_of(step, "prepend_scheme");
       if (scheme.empty() ? step.value("add_prefix_space", true) : scheme != "never") prefix = true;
       if (scheme == "first") notes_.push_back("llama.cpp puts a space after special tokens too, not only at the start");
+      if (prefix && !merges_spaces_) notes_.push_back("llama.cpp puts a space before texts that begin with one, too");
     } else if (type != "WhitespaceSplit" && !(type == "Split" && text_of(step.at("pattern"), "String") == " ")) {
       refuse(fmt::format("the pre-tokenizer {}", step.dump()));
     }
@@ -252,7 +269,7 @@ class Vocab {
     for (size_t i = 0; i < ends.size() && i < std::size(kEnds); ++i) set_id(kEnds[i], ends[i]);
     if (ends.size() > std::size(kEnds))
       notes_.push_back(fmt::format("GGUF has room for {} end tokens, the model has {}", std::size(kEnds), ends.size()));
-    if (const auto unknown = named("unk_token")) set_id("ggml.unknown_token_id", *unknown);
+    if (const auto unknown = unknown_ ? unknown_ : named("unk_token")) set_id("ggml.unknown_token_id", *unknown);
     if (const auto padding = named("pad_token")) set_id("ggml.padding_token_id", *padding);
     set("ggml.add_bos_token", GgufValue(before.has_value()));
     set("ggml.add_eos_token", GgufValue(after.has_value()));
@@ -267,6 +284,7 @@ class Vocab {
   std::vector<int32_t> kinds_;
   std::vector<float> scores_;
   std::vector<uint8_t> charsmap_;
+  std::optional<int32_t> unknown_;
   bool merges_spaces_ = false, strips_ = false;
   GgufMetadata metadata_;
 };
