@@ -107,8 +107,11 @@ class Vocab {
     const bool first = model.value("ignore_merges", false);
     model["ignore_merges"] = false;
     const auto by_merges = make_token_model(model, file_);
+    std::set<std::string> found_before;  // in the text, so that no piece is one of them
+    for (const json& token : array_member(root_, "added_tokens", file_)) found_before.insert(token.at("content"));
     std::vector<int32_t> ids;
     for (const auto& [content, id] : model.at("vocab").items()) {
+      if (found_before.contains(content)) continue;
       ids.clear();
       if (!content.empty()) by_merges->encode(content, ids);
       if (ids.size() > 1) return first;
