@@ -1,4 +1,5 @@
 // What llama.cpp would run otherwise than the model is, refused by name.
+#include <algorithm>
 #include <cmath>
 #include <string_view>
 
@@ -8,12 +9,16 @@
 namespace upg {
 namespace {
 
+constexpr size_t kMostLayers = 512;
+constexpr uint64_t kMostExperts = 512;
+
 class Check {
  public:
   explicit Check(const GgufSource& source) : s_(source), d_(source.decoder), f_(source.family) {}
 
   void all() {
-    if (d_.layers.empty()) refuse("a model without layers");
+    if (d_.layers.empty() || d_.layers.size() > kMostLayers)
+      refuse(fmt::format("{} layers: 1 to {} are possible", d_.layers.size(), kMostLayers));
     if (f_.tied_only && !is_tied()) refuse("an output matrix of its own");
     if (f_.logit_scale_key.empty() && d_.logit_scale != 1) refuse("a multiplier of logits");
     const float embedding = f_.root_embedding ? std::sqrt(static_cast<float>(d_.hidden)) : 1;
@@ -120,7 +125,7 @@ class Check {
     const Routing& r = experts.routing;
     const GgufExperts& e = f_.experts;
     if (!e.any) refuse_layer("experts");
-    if (r.experts > 512) refuse_layer(fmt::format("{} experts: 512 are the most", r.experts));
+    if (r.experts > kMostExperts) refuse_layer(fmt::format("{} experts: {} are the most", r.experts, kMostExperts));
     if (experts.shared.has_value() != e.shared)
       refuse_layer(e.shared ? "layers without a shared expert" : "a shared expert");
     if (experts.shared_gate.has_value() != e.shared_gate)

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <vector>
 
 #include "base/error.h"
 
@@ -41,20 +40,16 @@ constexpr std::string_view kDeepSeek =
 #undef UPG_SHORT
 #undef UPG_SLASHED
 
-struct Row {
-  std::string_view name;
-  bool whole_first;  // pieces that are tokens are not cut further
-  std::vector<std::string_view> steps;
-};
+constexpr std::string_view kMarks = "llama.cpp cuts texts otherwise at combining marks that stand for themselves";
 
-const std::vector<Row>& rows() {
-  static const std::vector<Row> kRows = {
+const std::vector<GgufPreTokenizer>& rows() {
+  static const std::vector<GgufPreTokenizer> kRows = {
       {"gpt-2", false, {kGpt2}},
       {"dbrx", false, {kThreeDigits}},
       {"llama-bpe", true, {kThreeDigits}},
       {"qwen2", false, {kOneDigit}},
-      {"gpt-4o", false, {kO200k}},
-      {"tekken", true, {kTekken}},
+      {"gpt-4o", false, {kO200k}, kMarks},
+      {"tekken", true, {kTekken}, kMarks},
       {"smollm", false, {"digit", kGpt2}},
       {"falcon", false, {"punctuation", kGpt2, "digits", "[0-9][0-9][0-9]"}},
       {"deepseek-v3", false, {R"(\p{N}{1,3})", "[一-龥぀-ゟ゠-ヿ]+", kDeepSeek}},
@@ -87,13 +82,14 @@ void steps_of(const json& step, std::vector<std::string>& out) {
 
 }  // namespace
 
-std::string_view gguf_pretokenizer(const json& pre_tokenizer, std::optional<bool> whole_first, std::string_view where) {
+const GgufPreTokenizer& gguf_pretokenizer(const json& pre_tokenizer, std::optional<bool> whole_first,
+                                          std::string_view where) {
   std::vector<std::string> steps;
   steps_of(pre_tokenizer, steps);
-  for (const Row& row : rows())
+  for (const GgufPreTokenizer& row : rows())
     if (whole_first.value_or(row.whole_first) == row.whole_first &&
         std::equal(steps.begin(), steps.end(), row.steps.begin(), row.steps.end()))
-      return row.name;
+      return row;
   fail(ErrorCode::kUnsupported,
        "{}: cannot be exported to GGUF: llama.cpp has no pre-tokenizer that cuts texts at \"{}\"{}", where,
        fmt::join(steps, "\", \""), whole_first.value_or(false) ? " and takes whole tokens first" : "");

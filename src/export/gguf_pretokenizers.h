@@ -4,14 +4,22 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 namespace upg {
 
-/// The name for the "pre_tokenizer" of a tokenizer.json. `whole_first`: whether pieces that are tokens are not cut
+struct GgufPreTokenizer {
+  std::string_view name;
+  bool whole_first;                     // pieces that are tokens are not cut further
+  std::vector<std::string_view> steps;  // what texts are cut at, one after the other
+  std::string_view note = {};           // where llama.cpp cuts them otherwise
+};
+
+/// The row for the "pre_tokenizer" of a tokenizer.json. `whole_first`: whether pieces that are tokens are not cut
 /// further; nothing: it makes no difference. Throws Error(kUnsupported) quoting the patterns where llama.cpp has
 /// nothing that cuts texts as they do.
-std::string_view gguf_pretokenizer(const nlohmann::json& pre_tokenizer, std::optional<bool> whole_first,
-                                   std::string_view where);
+const GgufPreTokenizer& gguf_pretokenizer(const nlohmann::json& pre_tokenizer, std::optional<bool> whole_first,
+                                          std::string_view where);
 
 /// Whether a step of it spells texts in the alphabet of bytes.
 bool is_byte_level(const nlohmann::json& pre_tokenizer);

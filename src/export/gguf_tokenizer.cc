@@ -89,9 +89,10 @@ class Vocab {
     else if (!normalizer.is_null())
       refuse("a normalizer of byte-level tokenizers");
     if (model.value("byte_fallback", false)) refuse("byte-level tokenizers with byte fallback");
-    const auto pre = gguf_pretokenizer(root_.at("pre_tokenizer"), whole_tokens_first(model), file_);
+    const GgufPreTokenizer& pre = gguf_pretokenizer(root_.at("pre_tokenizer"), whole_tokens_first(model), file_);
     set("ggml.model", std::string("gpt2"));
-    set("ggml.pre", std::string(pre));
+    set("ggml.pre", std::string(pre.name));
+    if (!pre.note.empty()) notes_.emplace_back(pre.note);
     for (const auto& [content, id] : model.at("vocab").items()) set_token(id.get<int64_t>(), content, kNormal);
     std::vector<std::string> merges;
     for_each_merge(model, [&](std::string_view left, std::string_view right) {

@@ -67,12 +67,47 @@ TEST_F(GgufTokenizerTest, OtherPatternsHaveOtherNamesOrNone) {
   tokenizer["normalizer"] = {{"type", "NFC"}};
   EXPECT_EQ(get<std::string>(made(tokenizer.dump()), "pre"), "qwen2");
   EXPECT_THAT(notes_, ::testing::Contains(HasSubstr("NFC")));
+  EXPECT_THAT(notes_, ::testing::Not(::testing::Contains(HasSubstr("combining marks"))));
   tokenizer["normalizer"] = {{"type", "Lowercase"}};
   EXPECT_THAT(refusal(tokenizer), HasSubstr("a normalizer of byte-level tokenizers"));
   tokenizer = demo();
   tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "x+";
   EXPECT_THAT(refusal(tokenizer), HasSubstr("no pre-tokenizer that cuts texts at \"x+\""));
   EXPECT_THAT(*error_of([&] { made(demo().dump(), 100); }), HasSubstr("the embedding has 100 rows"));
+}
+
+TEST_F(GgufTokenizerTest, PublishedPreTokenizersHaveTheirNames) {
+  // As the tokenizer.json files of Phi-4-mini, Mistral Nemo, DeepSeek-V3 and SmolLM2 have them.
+  const std::string upper = R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])",
+                    lower = R"([\p{Ll}\p{Lm}\p{Lo}\p{M}])",
+                    rest = R"(| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+                    after = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)?)";
+  const auto split = [](const std::string& pattern) {
+    return nlohmann::json{
+        {"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
+  };
+  const auto bytes = [](bool cuts) {
+    return nlohmann::json{
+        {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", cuts}};
+  };
+  const std::string gpt4o =
+      upper + "*" + lower + "+" + after + "|" + upper + "+" + lower + "*" + after + R"(|\p{N}{1,3})" + rest;
+  const std::string tekken = upper + "*" + lower + "+|" + upper + "+" + lower + "*" + R"(|\p{N})" + rest;
+  const std::string deepseek =
+      "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
+      "?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
+  const nlohmann::json digit = {{"type", "Digits"}, {"individual_digits", true}};
+  const std::vector<std::pair<std::string, nlohmann::json>> published = {
+      {"gpt-4o", {split(gpt4o), bytes(false)}},
+      {"tekken", {split(tekken), bytes(false)}},
+      {"deepseek-v3", {split(R"(\p{N}{1,3})"), split("[一-龥぀-ゟ゠-ヿ]+"), split(deepseek), bytes(false)}},
+      {"smollm", {digit, bytes(true)}}};
+  for (const auto& [name, steps] : published) {
+    nlohmann::json tokenizer = demo();
+    tokenizer["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", steps}};
+    tokenizer["model"]["ignore_merges"] = name == "tekken";
+    EXPECT_EQ(get<std::string>(made(tokenizer.dump()), "pre"), name);
+  }
 }
 
 TEST_F(GgufTokenizerTest, TakingWholeTokensFirstMattersOnlyWhereMergesDoNotGiveThem) {
