@@ -82,17 +82,20 @@ void steps_of(const json& step, std::vector<std::string>& out) {
 
 }  // namespace
 
-const GgufPreTokenizer& gguf_pretokenizer(const json& pre_tokenizer, std::optional<bool> whole_first,
+const GgufPreTokenizer& gguf_pretokenizer(const json& pre_tokenizer, bool whole_first, bool matters,
                                           std::string_view where) {
   std::vector<std::string> steps;
   steps_of(pre_tokenizer, steps);
-  for (const GgufPreTokenizer& row : rows())
-    if (whole_first.value_or(row.whole_first) == row.whole_first &&
-        std::equal(steps.begin(), steps.end(), row.steps.begin(), row.steps.end()))
-      return row;
+  const GgufPreTokenizer* found = nullptr;
+  for (const GgufPreTokenizer& row : rows()) {
+    if (!std::equal(steps.begin(), steps.end(), row.steps.begin(), row.steps.end())) continue;
+    if (row.whole_first == whole_first) return row;
+    if (!matters) found = &row;
+  }
+  if (found != nullptr) return *found;
   fail(ErrorCode::kUnsupported,
        "{}: cannot be exported to GGUF: llama.cpp has no pre-tokenizer that cuts texts at \"{}\"{}", where,
-       fmt::join(steps, "\", \""), whole_first.value_or(false) ? " and takes whole tokens first" : "");
+       fmt::join(steps, "\", \""), whole_first && matters ? " and takes whole tokens first" : "");
 }
 
 bool is_byte_level(const json& pre_tokenizer) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
-#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -15,10 +14,10 @@ struct GgufPreTokenizer {
   std::string_view note = {};           // where llama.cpp cuts them otherwise
 };
 
-/// The row for the "pre_tokenizer" of a tokenizer.json. `whole_first`: whether pieces that are tokens are not cut
-/// further; nothing: it makes no difference. Throws Error(kUnsupported) quoting the patterns where llama.cpp has
-/// nothing that cuts texts as they do.
-const GgufPreTokenizer& gguf_pretokenizer(const nlohmann::json& pre_tokenizer, std::optional<bool> whole_first,
+/// The row for the "pre_tokenizer" of a tokenizer.json. `whole_first`: as in the row; `matters`: it makes a difference,
+/// so that no row with the other will do. Throws Error(kUnsupported) quoting the patterns where llama.cpp has nothing
+/// that cuts texts as they do.
+const GgufPreTokenizer& gguf_pretokenizer(const nlohmann::json& pre_tokenizer, bool whole_first, bool matters,
                                           std::string_view where);
 
 /// Whether a step of it spells texts in the alphabet of bytes.

@@ -89,7 +89,8 @@ class Vocab {
     else if (!normalizer.is_null())
       refuse("a normalizer of byte-level tokenizers");
     if (model.value("byte_fallback", false)) refuse("byte-level tokenizers with byte fallback");
-    const GgufPreTokenizer& pre = gguf_pretokenizer(root_.at("pre_tokenizer"), whole_tokens_first(model), file_);
+    const GgufPreTokenizer& pre = gguf_pretokenizer(root_.at("pre_tokenizer"), model.value("ignore_merges", false),
+                                                    whole_tokens_matter(model), file_);
     set("ggml.model", std::string("gpt2"));
     set("ggml.pre", std::string(pre.name));
     if (!pre.note.empty()) notes_.emplace_back(pre.note);
@@ -103,9 +104,8 @@ class Vocab {
     set("ggml.merges", GgufValue(std::move(merges)));
   }
 
-  // Whether pieces that are tokens are not cut further; nothing where merges give each token anyway.
-  std::optional<bool> whole_tokens_first(json model) const {
-    const bool first = model.value("ignore_merges", false);
+  // Whether some pieces that are tokens would be cut further by merges alone.
+  bool whole_tokens_matter(json model) const {
     model["ignore_merges"] = false;
     const auto by_merges = make_token_model(model, file_);
     std::set<std::string> found_before;  // in the text, so that no piece is one of them
@@ -115,9 +115,9 @@ class Vocab {
       if (found_before.contains(content)) continue;
       ids.clear();
       if (!content.empty()) by_merges->encode(content, ids);
-      if (ids.size() > 1) return first;
+      if (ids.size() > 1) return true;
     }
-    return std::nullopt;
+    return false;
   }
 
   void for_each_merge(const json& model, const std::function<void(std::string_view, std::string_view)>& f) const {

@@ -113,11 +113,11 @@ TEST_F(GgufTokenizerTest, PublishedPreTokenizersHaveTheirNames) {
 TEST_F(GgufTokenizerTest, TakingWholeTokensFirstMattersOnlyWhereMergesDoNotGiveThem) {
   nlohmann::json tokenizer = demo();
   tokenizer["model"]["ignore_merges"] = true;
-  EXPECT_EQ(get<std::string>(made(tokenizer.dump()), "pre"), "dbrx");  // each token is what merges give
-  tokenizer["model"]["vocab"]["zzqqzz"] = 8195;                        // but this one
   EXPECT_EQ(get<std::string>(made(tokenizer.dump()), "pre"), "llama-bpe");
-  tokenizer["model"]["ignore_merges"] = false;
-  EXPECT_EQ(get<std::string>(made(tokenizer.dump()), "pre"), "dbrx");
+  tokenizer["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
+  EXPECT_EQ(get<std::string>(made(tokenizer.dump()), "pre"), "gpt-2");  // each token is what merges give
+  tokenizer["model"]["vocab"]["zzqqzz"] = 8195;                         // but this one
+  EXPECT_THAT(refusal(tokenizer), HasSubstr("takes whole tokens first"));
 }
 
 TEST_F(GgufTokenizerTest, SentencePieceScoresFollowTheOrderOfMerges) {
