@@ -1,6 +1,5 @@
 #include "upg/engine.h"
 
-
 #include "base/error.h"
 #include "engine/device_table.h"
 #include "engine/engine_impl.h"
