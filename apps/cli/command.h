@@ -26,6 +26,7 @@ void add_convert(CLI::App& command);
 void add_inspect(CLI::App& command);
 void add_verify(CLI::App& command);
 void add_decompress(CLI::App& command);
+void add_export(CLI::App& command);
 void add_run(CLI::App& command);
 void add_chat(CLI::App& command);
 void add_serve(CLI::App& command);

@@ -13,6 +13,7 @@ constexpr Command kCommands[] = {
     {"inspect", "Show what a model is made of: tensors, codecs, bits, errors", add_inspect},
     {"verify", "Check a UPG file: structure and checksums", add_verify},
     {"decompress", "Turn a UPG file back into a dense checkpoint", add_decompress},
+    {"export", "Write a model as a file of another program: GGUF, for llama.cpp", add_export},
     {"run", "Continue a text", add_run},
     {"chat", "Talk with a model", add_chat},
     {"serve", "Serve models over HTTP, to clients of OpenAI's and Anthropic's APIs", add_serve},

@@ -1,11 +1,8 @@
 #include "upg/engine.h"
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
 #include "engine/device_table.h"
 #include "engine/engine_impl.h"
-#include "format/json.h"
 #include "kernels/kernel.h"
 #include "model/arch_table.h"
 #include "text/sampler.h"
@@ -25,21 +22,6 @@ void read_generation_config(const std::string& text, const std::string& where, E
   s.min_p = static_cast<float>(config.number("min_p", 0, 1, 0.0));
   s.repetition_penalty = static_cast<float>(config.number("repetition_penalty", 0, 1e6, 1.0));
   if (!config.boolean("do_sample", false)) s.temperature = 0;
-}
-
-// "eos_token_id" of either file: absent, null, a number or an array of numbers.
-void read_end_tokens(const std::string& text, const std::string& where, uint64_t vocab_size,
-                     std::vector<int32_t>& out) {
-  if (text.empty()) return;
-  const nlohmann::json json = parse_json_object(text, where);
-  if (!json.contains("eos_token_id") || json["eos_token_id"].is_null()) return;
-  const nlohmann::json& field = json["eos_token_id"];
-  const nlohmann::json list = field.is_array() ? field : nlohmann::json::array({field});
-  for (const nlohmann::json& id : list) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() >= vocab_size)
-      fail(ErrorCode::kInvalidFile, "{}: eos_token_id has {}, must be ids below {}", where, id.dump(), vocab_size);
-    out.push_back(id.get<int32_t>());
-  }
 }
 
 }  // namespace
@@ -63,8 +45,7 @@ Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
   info.threads = context.pool.size();
   info.device = device->description();
   read_generation_config(texts.generation_config, path, *this);
-  read_end_tokens(texts.generation_config, path + ": generation_config.json", info.vocab_size, end_tokens);
-  if (end_tokens.empty()) read_end_tokens(texts.config, path + ": config.json", info.vocab_size, end_tokens);
+  end_tokens = upg::end_tokens(texts, path, info.vocab_size);
   ModelTexts chat;
   chat.tokenizer_config = texts.tokenizer_config;
   chat.chat_template = options.chat_template.empty() ? texts.chat_template : options.chat_template;

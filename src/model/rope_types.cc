@@ -27,7 +27,9 @@ Rotary make_linear(const ConfigReader&, const ConfigReader& scaling, const Rotar
   std::vector<float> frequency = plain_frequencies(s.dim, s.base);
   const auto factor = static_cast<float>(scaling.number("factor", 1e-3, 1e6));
   for (float& f : frequency) f /= factor;
-  return {Rope(std::move(frequency), 1, s.interleaved)};
+  Rotary rotary{Rope(std::move(frequency), 1, s.interleaved)};
+  rotary.scaling.factor = double{factor};
+  return rotary;
 }
 
 // Llama 3.1: slow pairs are slowed by the factor, fast ones stay, those between are blended.
@@ -35,14 +37,18 @@ Rotary make_llama3(const ConfigReader& config, const ConfigReader& scaling, cons
   const double factor = scaling.number("factor", 1, 1e6);
   const double low = scaling.number("low_freq_factor", 1e-3, 1e6), high = scaling.number("high_freq_factor", 1e-3, 1e6);
   if (high <= low) scaling.unsupported("high_freq_factor", "must be above low_freq_factor");
-  const auto original = static_cast<double>(original_context(config, scaling, s));
+  const uint64_t context = original_context(config, scaling, s);
+  const auto original = static_cast<double>(context);
   std::vector<float> frequency = plain_frequencies(s.dim, s.base);
   for (float& f : frequency) {
     const double turns = original * double{f} / (2 * std::numbers::pi);
     const double share = std::clamp((turns - low) / (high - low), 0.0, 1.0);  // of the frequency as it was
     f = static_cast<float>((1 - share) * double{f} / factor + share * double{f});
   }
-  return {Rope(std::move(frequency), 1, s.interleaved)};
+  Rotary rotary{Rope(std::move(frequency), 1, s.interleaved)};
+  rotary.scaling.factor = factor;
+  rotary.scaling.original_context = context;
+  return rotary;
 }
 
 // How much YaRN scales scores for a context stretched by `factor`.
@@ -51,7 +57,8 @@ double yarn_magnitude(double factor, double weight) { return factor <= 1 ? 1 : 0
 // YaRN (Peng et al. 2023): pairs that turn less than beta_slow times in the original context are slowed by the factor,
 // those of more than beta_fast turns stay.
 Rotary make_yarn(const ConfigReader& config, const ConfigReader& scaling, const RotaryShape& s) {
-  const auto original = static_cast<double>(original_context(config, scaling, s));
+  const uint64_t context = original_context(config, scaling, s);
+  const auto original = static_cast<double>(context);
   const double factor = scaling.number("factor", 1, 1e6);
   const double fast = scaling.number("beta_fast", 1e-3, 1e6, 32.0), slow = scaling.number("beta_slow", 1e-3, 1e6, 1.0);
   const double dim = static_cast<double>(s.dim);
@@ -60,7 +67,8 @@ Rotary make_yarn(const ConfigReader& config, const ConfigReader& scaling, const 
     return dim * std::log(original / (turns * 2 * std::numbers::pi)) / (2 * std::log(s.base));
   };
   double first = pair_of(fast), last = pair_of(slow);
-  if (scaling.boolean("truncate", true)) {
+  const bool truncate = scaling.boolean("truncate", true);
+  if (truncate) {
     first = std::floor(first);
     last = std::ceil(last);
   }
@@ -77,7 +85,9 @@ Rotary make_yarn(const ConfigReader& config, const ConfigReader& scaling, const 
   const double otherwise =
       all != 0 && part != 0 ? yarn_magnitude(factor, part) / yarn_magnitude(factor, all) : yarn_magnitude(factor, 1);
   const double magnitude = scaling.number("attention_factor", 0, 1e6, otherwise);
-  return {Rope(std::move(frequency), static_cast<float>(magnitude), s.interleaved)};
+  Rotary rotary{Rope(std::move(frequency), static_cast<float>(magnitude), s.interleaved)};
+  rotary.scaling = {.factor = factor, .original_context = context, .fast = fast, .slow = slow, .truncate = truncate};
+  return rotary;
 }
 
 // LongRoPE (Ding et al. 2024): a factor a pair, one set for the original context and one for longer ones.
@@ -97,7 +107,9 @@ Rotary make_longrope(const ConfigReader& config, const ConfigReader& scaling, co
     for (size_t i = 0; i < frequency.size(); ++i) frequency[i] /= static_cast<float>(factors[i]);
     return Rope(std::move(frequency), magnitude, s.interleaved);
   };
-  return {rope("short_factor"), rope("long_factor"), original};
+  Rotary rotary{rope("short_factor"), rope("long_factor"), original};
+  rotary.scaling.original_context = original;
+  return rotary;
 }
 
 struct RopeType {
@@ -109,10 +121,16 @@ constexpr RopeType kRopeTypes[] = {
     {"yarn", make_yarn},       {"longrope", make_longrope}, {"su", make_longrope},  // its first name
 };
 
+Rotary named(Rotary rotary, std::string_view type, const RotaryShape& shape) {
+  rotary.scaling.type = type;
+  rotary.scaling.base = shape.base;
+  return rotary;
+}
+
 }  // namespace
 
 Rotary make_rotary(const ConfigReader& config, const std::optional<ConfigReader>& scaling, const RotaryShape& shape) {
-  if (!scaling) return make_default(config, config, shape);
+  if (!scaling) return named(make_default(config, config, shape), kRopeTypes[0].name, shape);
   const char* key =
       scaling->has("type") && !scaling->has("rope_type") ? "type" : "rope_type";  // "type" in earlier files
   // transformers 5 has the base of plain frequencies in here too, and then no type is needed.
@@ -120,7 +138,7 @@ Rotary make_rotary(const ConfigReader& config, const std::optional<ConfigReader>
   const std::string name = scaling->string(key, "default");
   std::vector<std::string_view> known;
   for (const RopeType& type : kRopeTypes) {
-    if (type.name == name) return type.make(config, *scaling, shape);
+    if (type.name == name) return named(type.make(config, *scaling, shape), type.name, shape);
     known.push_back(type.name);
   }
   scaling->unsupported(key, fmt::format("supported: {}", fmt::join(known, ", ")));

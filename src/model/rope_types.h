@@ -3,11 +3,23 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include "model/config.h"
 #include "ops/rope.h"
 
 namespace upg {
+
+/// Where the frequencies come from, for those who have to say it in other words.
+struct RotaryScaling {
+  std::string_view type = "default";  // a row of the list
+  double base = 0;                    // of the plain frequencies; 0: nothing turns
+  double factor = 1;
+  uint64_t original_context = 0;  // 0: the type has none
+  // Of yarn.
+  double fast = 32, slow = 1;
+  bool truncate = true;
+};
 
 /// The rotation of a model's heads. Some models turn otherwise in long contexts; a session takes one or the other by
 /// its capacity, so that a token's key does not depend on how it came in.
@@ -15,6 +27,7 @@ struct Rotary {
   Rope rope;
   Rope extended{};  // for sessions of more than `limit` positions
   uint64_t limit = UINT64_MAX;
+  RotaryScaling scaling{};
 
   const Rope& of_capacity(uint64_t capacity) const { return capacity > limit ? extended : rope; }
 };

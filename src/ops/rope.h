@@ -19,6 +19,8 @@ class Rope {
 
   uint64_t rotary_dim() const { return 2 * frequency_.size(); }
   bool interleaved() const { return interleaved_; }
+  const std::vector<float>& frequency() const { return frequency_; }
+  float magnitude() const { return magnitude_; }
   /// Cosines, then sines, of one position's angles, times the magnitude: out [rotary_dim].
   void angles(uint64_t position, float* out) const;
   /// Turns one head [rotary_dim or more] in place by the angles of its position.

@@ -85,6 +85,23 @@ struct Workspace {
   std::vector<Candidate> queue;
 };
 
+// The space between the two tokens. Where tokens have spaces too, the one that leaves two known tokens on its sides
+// and a known token without it; npos if that is none or several.
+size_t separator(std::string_view line, const Vocabulary& vocabulary) {
+  size_t found = line.find(' ');
+  if (found == std::string_view::npos || line.find(' ', found + 1) == std::string_view::npos) return found;
+  found = std::string_view::npos;
+  for (size_t at = line.find(' '); at != std::string_view::npos; at = line.find(' ', at + 1)) {
+    const std::string_view left = line.substr(0, at);
+    const std::string_view right = line.substr(at + 1);
+    if (!vocabulary.find(left) || !vocabulary.find(right) || !vocabulary.find(std::string(left).append(right)))
+      continue;
+    if (found != std::string_view::npos) return std::string_view::npos;
+    found = at;
+  }
+  return found;
+}
+
 class Bpe final : public TokenModel {
  public:
   Bpe(const json& object, std::string_view where) : merges_(array_member(object, "merges", where).size()) {
@@ -132,55 +149,17 @@ class Bpe final : public TokenModel {
         fail(ErrorCode::kUnsupported, "{} is not supported unless empty", field_path(where, key));
   }
 
-  // Each merge is "left right" or ["left", "right"]; its rank is its place in the list.
+  // The rank of a merge is its place in the list.
   void read_merges(const json& merges, const std::string& where) {
     std::string joined;
     uint32_t rank = 0;
-    for (size_t i = 0; i < merges.size(); ++i) {
-      const auto broken = [&](std::string_view what) { fail(ErrorCode::kInvalidFile, "{}[{}] {}", where, i, what); };
-      std::string_view left;
-      std::string_view right;
-      if (merges[i].is_string()) {
-        const std::string_view line = merges[i].get_ref<const std::string&>();
-        if (line.starts_with("#version")) continue;
-        const size_t space = separator(line);
-        if (space == std::string_view::npos) broken("must be two tokens with one space between");
-        left = line.substr(0, space);
-        right = line.substr(space + 1);
-      } else if (merges[i].is_array() && merges[i].size() == 2 && merges[i][0].is_string() &&
-                 merges[i][1].is_string()) {
-        left = merges[i][0].get_ref<const std::string&>();
-        right = merges[i][1].get_ref<const std::string&>();
-      } else {
-        broken("must be a string or an array of two strings");
-      }
-      const auto id_of = [&](std::string_view token) {
-        const auto id = vocabulary_.find(token);
-        if (!id) broken(fmt::format("names \"{}\", which is not in the vocabulary", token));
-        return *id;
-      };
+    each_merge(merges, vocabulary_, where, [&](std::string_view left, std::string_view right) {
       joined.assign(left).append(right);
-      const int32_t left_id = id_of(left);
-      const int32_t right_id = id_of(right);
-      merges_.set(left_id, right_id, {rank++, id_of(joined)});  // of two equal merges the later counts, as in HF
-    }
-  }
-
-  // The space between the two tokens. Where tokens have spaces too, the one that leaves two known tokens on its sides
-  // and a known token without it; npos if that is none or several.
-  size_t separator(std::string_view line) const {
-    size_t found = line.find(' ');
-    if (found == std::string_view::npos || line.find(' ', found + 1) == std::string_view::npos) return found;
-    found = std::string_view::npos;
-    for (size_t at = line.find(' '); at != std::string_view::npos; at = line.find(' ', at + 1)) {
-      const std::string_view left = line.substr(0, at);
-      const std::string_view right = line.substr(at + 1);
-      if (!vocabulary_.find(left) || !vocabulary_.find(right) || !vocabulary_.find(std::string(left).append(right)))
-        continue;
-      if (found != std::string_view::npos) return std::string_view::npos;
-      found = at;
-    }
-    return found;
+      const auto result = vocabulary_.find(joined);
+      if (!result) fail(ErrorCode::kInvalidFile, "{} names \"{}\", which is not in the vocabulary", where, joined);
+      merges_.set(*vocabulary_.find(left), *vocabulary_.find(right),
+                  {rank++, *result});  // of equal ones the later counts, as in HF
+    });
   }
 
   int32_t first_id(std::string_view piece, size_t at, CodePoint c) const {
@@ -266,6 +245,32 @@ class Bpe final : public TokenModel {
 };
 
 }  // namespace
+
+// Each merge is "left right" or ["left", "right"].
+void each_merge(const json& merges, const Vocabulary& vocabulary, std::string_view where,
+                const std::function<void(std::string_view left, std::string_view right)>& f) {
+  for (size_t i = 0; i < merges.size(); ++i) {
+    const auto broken = [&](std::string_view what) { fail(ErrorCode::kInvalidFile, "{}[{}] {}", where, i, what); };
+    std::string_view left;
+    std::string_view right;
+    if (merges[i].is_string()) {
+      const std::string_view line = merges[i].get_ref<const std::string&>();
+      if (line.starts_with("#version")) continue;
+      const size_t space = separator(line, vocabulary);
+      if (space == std::string_view::npos) broken("must be two tokens with one space between");
+      left = line.substr(0, space);
+      right = line.substr(space + 1);
+    } else if (merges[i].is_array() && merges[i].size() == 2 && merges[i][0].is_string() && merges[i][1].is_string()) {
+      left = merges[i][0].get_ref<const std::string&>();
+      right = merges[i][1].get_ref<const std::string&>();
+    } else {
+      broken("must be a string or an array of two strings");
+    }
+    for (const std::string_view token : {left, right})
+      if (!vocabulary.find(token)) broken(fmt::format("names \"{}\", which is not in the vocabulary", token));
+    f(left, right);
+  }
+}
 
 std::unique_ptr<TokenModel> make_bpe(const json& object, std::string_view where) {
   return std::make_unique<Bpe>(object, where);

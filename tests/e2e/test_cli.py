@@ -19,7 +19,7 @@ import xml.etree.ElementTree
 
 from cli import DEMO, ROOT, SMALL, UPG, CliTest, main
 
-COMMANDS = ["compress", "convert", "inspect", "verify", "decompress", "run", "chat", "eval", "bench", "kernels"]
+COMMANDS = ["compress", "convert", "inspect", "verify", "decompress", "export", "run", "chat", "eval", "bench", "kernels"]
 TEXT = ("The history of the city begins with a small settlement on the river. In the year 1200 it was given the right "
         "to hold a market, and by the end of the century a wall had been built around it.\n") * 3
 
