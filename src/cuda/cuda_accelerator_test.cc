@@ -13,7 +13,6 @@
 #include "codec/dense.h"
 #include "codec/feedback.h"
 #include "codec/trellis.h"
-#include "compress/correction.h"
 #include "format/test_util.h"
 #include "model/test_util.h"
 #include "upg/compress.h"
@@ -92,50 +91,62 @@ TEST_F(CudaAccelerator, MultipliesTokensOfAnyNumberWithWeightsOfAnyCodec) {
   }
 }
 
+// weights += (a W drift + b stream) H^-1, by the row functions of codec/feedback.h.
 TEST_F(CudaAccelerator, StatisticsCorrectWeightsAsOnTheCpu) {
+  constexpr float kInput = 0.5f, kStream = 0.3f, kTokens = 700;
+  constexpr double kDamping = 0.03;
+  constexpr uint64_t kLanes = 16;
   for (auto [rows, cols] : {std::pair<uint64_t, uint64_t>{48, 96}, {130, 200}, {7, 33}}) {
     const std::vector<float> weights = normal(rows * cols, 3);
     for (const bool to_stream : {false, true}) {
-      InputStatistics host, on_device;
-      host.n_tokens = on_device.n_tokens = 700;
-      host.moments = {cols, std::vector<float>(cols * cols), nullptr};
-      host.drift.resize(cols * cols);
-      if (to_stream) host.stream_drift.resize(rows * cols);
-      on_device.on_device = device_->sums(cols, to_stream ? rows : 0);
+      Moments moments{cols, std::vector<float>(cols * cols)};
+      std::vector<float> drift(cols * cols), stream(rows * cols);
+      const std::shared_ptr<DeviceSums> sums = device_->sums(cols, to_stream ? rows : 0);
       for (uint64_t n : {512, 188}) {
-        const std::vector<float> x = tokens(n, cols, static_cast<uint32_t>(n)), drift = tokens(n, cols, 5);
-        const std::vector<float> stream = normal(n * rows, 6);
-        on_device.on_device->add(x.data(), drift.data(), n);
-        if (to_stream) on_device.on_device->add_stream(stream.data());
+        const std::vector<float> x = tokens(n, cols, static_cast<uint32_t>(n)), d = tokens(n, cols, 5);
+        const std::vector<float> s = normal(n * rows, 6);
+        sums->add(x.data(), d.data(), n);
+        if (to_stream) sums->add_stream(s.data());
         for (uint64_t t = 0; t < n; ++t)
           for (uint64_t c = 0; c < cols; ++c) {
-            const float share = x[t * cols + c] / 700;
+            const float share = x[t * cols + c] / kTokens;
             for (uint64_t r = 0; r < cols; ++r) {
-              host.moments.values[r * cols + c] += x[t * cols + r] * share;
-              host.drift[r * cols + c] += drift[t * cols + r] * share;
+              moments.values[r * cols + c] += x[t * cols + r] * share;
+              drift[r * cols + c] += d[t * cols + r] * share;
             }
-            for (uint64_t r = 0; to_stream && r < rows; ++r)
-              host.stream_drift[r * cols + c] += stream[t * rows + r] * share;
+            for (uint64_t r = 0; to_stream && r < rows; ++r) stream[r * cols + c] += s[t * rows + r] * share;
           }
       }
-      on_device.on_device->finish();
-      const std::vector<float> moments = on_device.on_device->moments();
-      std::vector<float> lower_expected, lower;
+      sums->finish();
+      const std::vector<float> all = sums->moments();
+      std::vector<float> lower, lower_expected;
       for (uint64_t r = 0; r < cols; ++r)
         for (uint64_t c = 0; c <= r; ++c) {
-          lower.push_back(moments[r * cols + c]);
-          lower_expected.push_back(host.moments.values[r * cols + c]);
+          lower.push_back(all[r * cols + c]);
+          lower_expected.push_back(moments.values[r * cols + c]);
         }
       EXPECT_LT(difference(lower, lower_expected), 1e-3);
-      std::vector<float> moved, moved_expected;
-      corrected_weights(rows, cols, rows_of(weights, cols), host, for_each(), moved_expected);
-      corrected_weights(rows, cols, rows_of(weights, cols), on_device, for_each(), moved);
-      for (size_t i = 0; i < weights.size(); ++i) {
-        moved[i] -= weights[i];
-        moved_expected[i] -= weights[i];
+
+      std::vector<uint32_t> order(cols);
+      for (uint32_t k = 0; k < cols; ++k) order[k] = k;
+      const Feedback factored = factor_moments(moments, order, kDamping, for_each());
+      std::vector<float> expected(rows * cols), actual = weights;
+      for (uint64_t begin = 0; begin < rows; begin += kLanes) {
+        const uint64_t lanes = std::min(kLanes, rows - begin);
+        std::vector<float> panel(cols * kLanes), missing(cols * kLanes);
+        for (uint64_t j = 0; j < lanes; ++j)
+          for (uint64_t c = 0; c < cols; ++c) {
+            panel[c * kLanes + j] = kInput * weights[(begin + j) * cols + c];
+            missing[c * kLanes + j] = kStream * stream[(begin + j) * cols + c];
+          }
+        add_row_products(drift.data(), cols, panel.data(), missing.data());
+        solve_rows(factored, missing.data());
+        for (uint64_t j = 0; j < lanes; ++j)
+          for (uint64_t c = 0; c < cols; ++c) expected[(begin + j) * cols + c] = missing[c * kLanes + j];
       }
-      EXPECT_LT(difference(moved, moved_expected), 5e-3)
-          << rows << " x " << cols << (to_stream ? ", to the stream" : "");
+      sums->correct(rows, kInput, kStream, kDamping, actual.data());
+      for (size_t i = 0; i < weights.size(); ++i) actual[i] -= weights[i];
+      EXPECT_LT(difference(actual, expected), 5e-3) << rows << " x " << cols << (to_stream ? ", to the stream" : "");
     }
   }
 }
@@ -144,7 +155,7 @@ TEST_F(CudaAccelerator, FactorsMomentsAsTheCpu) {
   for (uint64_t cols : {1, 31, 64, 100, 333}) {
     const uint64_t n_tokens = 300;
     const std::vector<float> x = tokens(n_tokens, cols, 9);
-    Moments moments{cols, std::vector<float>(cols * cols), nullptr};
+    Moments moments{cols, std::vector<float>(cols * cols)};
     for (uint64_t t = 0; t < n_tokens; ++t)
       for (uint64_t r = 0; r < cols; ++r)
         for (uint64_t c = 0; c < cols; ++c)
@@ -170,7 +181,7 @@ TEST_F(CudaAccelerator, EncodesAsTheCpu) {
     for (uint64_t c = 0; c < cols && rows > 3; ++c) weights[3 * cols + c] *= 1e-30f;  // a very small one
     const uint64_t n_tokens = 2 * cols + 50;
     const std::vector<float> x = tokens(n_tokens, cols, 12);
-    Moments moments{cols, std::vector<float>(cols * cols), nullptr};
+    Moments moments{cols, std::vector<float>(cols * cols)};
     for (uint64_t t = 0; t < n_tokens; ++t)
       for (uint64_t r = 0; r < cols; ++r)
         for (uint64_t c = 0; c <= r; ++c) moments.values[r * cols + c] += x[t * cols + r] * x[t * cols + c];

@@ -20,7 +20,7 @@ const float* WeightCopies::of(const Linear& linear) {
   const uint64_t rows = linear.rows(), cols = linear.cols(), stride = WeightCopies::stride(cols);
   Copy copy{allocate(rows * stride, "weights"), 4 * rows * stride, ++clock_};
   const Matrix& matrix = linear.matrix();
-  const bool bf16 = matrix.codec->id == "bf16", f16 = matrix.codec->id == "f16";
+  const bool bf16 = matrix.codec == &kBf16Codec, f16 = matrix.codec == &kF16Codec;
   if (bf16 || f16) {
     uint16_t* halves = halves_.at_least(rows * cols, "weights");
     staging_.to_device(halves, 2 * cols, static_cast<const DenseView*>(matrix.layout.get())->data, 2 * cols, 2 * cols,
