@@ -201,6 +201,7 @@ HttpAnswer Http::get(const std::string& url, const std::vector<std::string>& hea
     if (!transfer.is_redirect()) {
       // The hub says of a file what it is, and then leads to another host that has it.
       for (auto& [name, value] : of_redirects) transfer.answer.headers.try_emplace(name, value);
+      transfer.answer.elsewhere = origin_of(parse_url(at)) != origin_;
       return std::move(transfer.answer);
     }
     if (redirects == kMaxRedirects)

@@ -33,6 +33,7 @@ struct HttpAnswer {
   long status = 0;
   std::map<std::string, std::string> headers;  // by name in lower case; of all redirects on the way, the last one's
   double retry_after = 0;                      // seconds
+  bool elsewhere = false;                      // of another origin than the hub's, where a redirect led
 
   /// Empty where there is none.
   const std::string& header(const std::string& name) const;

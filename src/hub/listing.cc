@@ -126,6 +126,9 @@ void refuse(const HttpAnswer& answer, const ModelName& name, const Settings& set
     throw HttpFailure(
         fmt::format("{}: the hub answers with status {}{}", what, status, status == 429 ? ", too many requests" : ""),
         true, answer.retry_after);
+  // Hosts of files are given signed addresses, which run out: the hub gives another one.
+  if (answer.elsewhere)
+    throw HttpFailure(fmt::format("{}: the host that the hub leads to answers with status {}", what, status), true);
   const std::string& code = answer.header("x-error-code");
   const std::string page = settings.endpoint + "/" + name.id;
   const char* token = settings.token.empty() ? "no token is set" : "the token that is set does not allow it";

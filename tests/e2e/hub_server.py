@@ -5,6 +5,7 @@ import http.server
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 import urllib.parse
@@ -230,19 +231,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Hub:
-    def __init__(self):
+    def __init__(self, certificates=None):
+        """`certificates`: of the hub and of the CDN, each a path or None for plain HTTP."""
         self.repositories, self.faults, self.api_faults, self.log = {}, {}, {}, []
         self.pace = 0  # seconds between pieces of 64 kB
         self.lock = threading.Lock()
         self.servers = []
-        for role in ("hub", "cdn"):
+        endpoints = []
+        for role, certificate in zip(("hub", "cdn"), certificates or (None, None)):
             server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
             server.daemon_threads = True
             server.block_on_close = False
             server.hub, server.role = self, role
+            if certificate:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(certificate)
+                server.socket = context.wrap_socket(server.socket, server_side=True)
+            endpoints.append(f"http{'s' if certificate else ''}://127.0.0.1:{server.server_address[1]}")
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
             self.servers.append(server)
-        self.endpoint, self.cdn_endpoint = (f"http://127.0.0.1:{s.server_address[1]}" for s in self.servers)
+        self.endpoint, self.cdn_endpoint = endpoints
 
     def add(self, name, repository):
         self.repositories[name] = repository

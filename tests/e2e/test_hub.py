@@ -213,6 +213,23 @@ class Pull(HubTest):
         self.assertEqual(sum(r["downloaded"] for r in reports), reports[0]["bytes"], "each byte came once")
         self.is_whole(reports[0], repository)
 
+    def test_a_terminal_shows_how_long_it_takes(self):
+        self.demo()
+        self.hub.pace = 0.012
+        control, terminal = os.openpty()
+        process = subprocess.Popen([UPG, "pull", "ours/demo"], env={**os.environ, **self.env}, stdout=subprocess.DEVNULL,
+                                   stderr=terminal)
+        os.close(terminal)
+        shown = b""
+        try:
+            while data := os.read(control, 65536):
+                shown += data
+        except OSError:  # the end, on Linux
+            pass
+        os.close(control)
+        self.assertEqual(process.wait(timeout=60), 0)
+        self.assertRegex(shown.decode(), r"\[#+\.+\] +\d+% +\d+ s left  \d of \d files")
+
     def test_a_full_disk_is_seen_before_the_download(self):
         repository = self.small()
         repository.listed["model-00001-of-00006.safetensors"] = {
@@ -341,6 +358,34 @@ class Failures(HubTest):
             self.hub.faults["config.json"] = Fault(redirect=target)
             self.refuses("pull", "ours/small", says=said)
 
+    def test_a_signature_that_has_run_out_is_renewed(self):
+        repository = self.small()
+        shard = "model-00001-of-00006.safetensors"
+        self.hub.faults[shard] = Fault(status=[(403, {})])
+        self.is_whole(self.pull("ours/small"), repository)
+        self.assertEqual(len(self.hub.requests(f"/resolve/{repository.commit}/{shard}")), 2)
+
+    @unittest.skipUnless(shutil.which("openssl"), "openssl is not installed")
+    def test_https_is_checked_and_never_leads_to_http(self):
+        certificate = self.home / "certificate.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", certificate, "-out",
+                        self.home / "public.pem", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
+                        "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+        with open(certificate, "ab") as both:
+            both.write((self.home / "public.pem").read_bytes())
+        trusted = {"SSL_CERT_FILE": str(self.home / "public.pem")}
+        for cdn, said in ((None, "from https to an address that is not encrypted"), (certificate, None)):
+            hub = Hub((certificate, cdn))
+            self.addCleanup(hub.close)
+            repository = hub.add("ours/small", Repository.of_folder(SHARDED))
+            env = {"HF_ENDPOINT": hub.endpoint, **trusted}
+            self.refuses("pull", "ours/small", env={**env, "SSL_CERT_FILE": ""}, says="certificate")
+            if said:
+                self.refuses("pull", "ours/small", env=env, says=said)
+                self.assertEqual(hub.requests(role="cdn"), [])
+            else:
+                self.is_whole(self.pull("ours/small", env=env), repository)
+
     def test_a_hub_without_ranges_sends_it_all_again(self):
         repository = self.demo()
         self.hub.faults[BIG] = Fault(cut=[5_000_000], ignore_range=True)
@@ -413,7 +458,7 @@ class Stream(HubTest):
         folder = self.home / "work"
         folder.mkdir()
         whole, streamed = folder / "whole.upg", folder / "streamed.upg"
-        self.compress(DEMO, whole)
+        self.compress(DEMO, whole, "--codec", "trellis2")
         peak, end = [0], threading.Event()
 
         def watch():
@@ -426,11 +471,12 @@ class Stream(HubTest):
                     except FileNotFoundError:
                         pass
                 peak[0] = max(peak[0], used)
+                time.sleep(0.001)
 
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            self.compress("ours/demo", streamed, "--stream")
+            self.compress("ours/demo", streamed, "--codec", "trellis2", "--stream")
         finally:
             end.set()
             watcher.join()
