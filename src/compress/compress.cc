@@ -198,27 +198,37 @@ class Compressor {
       fail(ErrorCode::kIo, "{} needs about {} bytes on its disk, {} are free", target_, bytes, space.available);
   }
 
-  // Shard by shard, tensor by tensor as they lie there. A shard counts only when all of it was seen and is right; until
-  // then it is read again by whoever goes on, and must be what it was.
+  // Shard by shard, in the order of the bytes. A shard counts only when all of it was seen and is right; until then it
+  // is read again by whoever goes on, and must be what it was.
   void encode_stream(Journal& journal) {
     std::map<std::string, const TensorView*> wanted;
+    uint64_t window = 0;  // as many bytes as the largest tensor has: small ones come together
+    for (const TensorView& tensor : checkpoint_.tensors()) window = std::max<uint64_t>(window, tensor.data.size());
     for (const auto* list : {&matrices_, &others_})
       for (const TensorView* tensor : *list) wanted[tensor->name] = tensor;
     for (const SafetensorsFile& shard : checkpoint_.shards()) {
       const std::string file = std::filesystem::path(shard.where()).filename();
       const std::string record = "(shard) " + file;  // no tensor has such a name
       const bool seen = journal.find(record) != nullptr;
-      const auto* begin = reinterpret_cast<const std::byte*>(shard.header_json().data()) - sizeof(uint64_t);
-      for (const TensorView& view : shard.tensors()) {
-        const auto found = wanted.find(view.name);
+      const auto* start = reinterpret_cast<const std::byte*>(shard.header_json().data()) - sizeof(uint64_t);
+      const std::vector<TensorView>& views = shard.tensors();
+      for (size_t first = 0, end = 0; first < views.size(); first = end) {
+        const auto* begin = views[first].data.data();
+        for (end = first; end < views.size(); ++end)
+          if (end > first && static_cast<uint64_t>(views[end].data.data() - begin) + views[end].data.size() > window)
+            break;
         if (!seen) {
-          const auto at = static_cast<uint64_t>(view.data.data() - begin);
-          const std::string stage = "fetching " + view.name;
-          options_.stream->fetch(file, at, at + view.data.size(), [&] {
-            return options_.progress && !options_.progress(stage, weights_done_, weights_total_);
-          });
+          const TensorView& last = views[end - 1];
+          const std::string stage = "fetching " + last.name;
+          options_.stream->fetch(file, static_cast<uint64_t>(begin - start),
+                                 static_cast<uint64_t>(last.data.data() - start) + last.data.size(), [&] {
+                                   return options_.progress && !options_.progress(stage, weights_done_, weights_total_);
+                                 });
         }
-        if (found != wanted.end()) take_streamed(*found->second, seen, journal);
+        for (size_t i = first; i < end; ++i) {
+          const auto found = wanted.find(views[i].name);
+          if (found != wanted.end()) take_streamed(*found->second, seen, journal);
+        }
         if (!seen) options_.stream->release(file);
       }
       if (seen) continue;

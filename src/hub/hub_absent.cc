@@ -10,7 +10,7 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& name) {
   fail(ErrorCode::kUnsupported,
-       "{}: is no path here, and this build cannot fetch models by name: it was made without libcurl (7.85 or later) "
+       "{}: is no path here, and this build cannot fetch models by name: it was made without libcurl (7.66 or later) "
        "and libcrypto",
        name);
 }
