@@ -30,7 +30,7 @@ bool exists(const std::string& path) {
 // HASH.incomplete: it outlives the process, and becomes the blob.
 class Partial {
  public:
-  Partial(const std::string& blob, const HubFile& file) : file_(file), blob_(blob), path_(blob + ".incomplete") {
+  Partial(const std::string& blob, const HubFile& file) : blob_(blob), path_(blob + ".incomplete") {
     fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (fd_ < 0) fail_io("open");
     struct stat info {};
@@ -91,7 +91,6 @@ class Partial {
     fail(ErrorCode::kIo, "cannot {} {}: {}", what, path_, std::strerror(errno));
   }
 
-  const HubFile& file_;
   std::string blob_, path_;
   int fd_ = -1;
   uint64_t size_ = 0;

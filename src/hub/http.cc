@@ -71,6 +71,7 @@ struct Http::Transfer {
     std::string_view line(data, size * n);
     if (line.starts_with("HTTP/")) {  // an informal answer may precede the real one
       t.answer.headers.clear();
+      t.location.clear();
       t.answer.status = 0;
       const size_t space = line.find(' ');
       if (space != std::string_view::npos) t.answer.status = std::strtol(data + space, nullptr, 10);
@@ -168,6 +169,7 @@ Http::Transfer Http::once(const std::string& url, const std::vector<std::string>
   curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, settings_.timeout);
   curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, 512L << 10);
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, reason);
+  curl_easy_setopt(curl, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);  // of a proxy
   curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, Transfer::take_header);
   curl_easy_setopt(curl, CURLOPT_HEADERDATA, &transfer);
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, Transfer::take_body);

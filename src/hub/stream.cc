@@ -187,7 +187,8 @@ class HubStream : public ShardStream {
     pull.fetch(selection.files, report);
     if (!selection.index.empty()) shards = pull.shards(selection);
 
-    make_folders(work_);
+    if (::mkdir(work_.c_str(), 0777) != 0 && errno != EEXIST)
+      fail(ErrorCode::kIo, "cannot make the folder {}: {}", work_, std::strerror(errno));
     lock_ = ::open(work_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (lock_ < 0 || ::flock(lock_, LOCK_EX | LOCK_NB) != 0)
       fail(ErrorCode::kIo, "{} is in use: another compression writes to the same place", work_);

@@ -510,6 +510,30 @@ class Stream(HubTest):
         self.assertEqual(len(self.hub.requests(first, "cdn")), before + 1, "its header alone")
         self.assertEqual(out.read_bytes(), reference.read_bytes())
 
+    def test_interrupted_it_leaves_only_what_it_goes_on_from(self):
+        repository = self.demo()
+        out = self.home / "out.upg"
+        args = ["compress", "ours/demo", "-o", out, "--codec", "int8", "--calibrate", "none", "--stream"]
+        second = "model-00002-of-00002.safetensors"
+        process = subprocess.Popen([UPG, *args], env={**os.environ, **self.env}, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)
+        self.hub.pace = 0.02
+        while not self.hub.requests(f"{second}?", "cdn")[1:]:  # the header's, and one more
+            self.assertIsNone(process.poll())
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, err), (130, "upg: interrupted\n"))
+        self.assertEqual({p.name for p in self.home.iterdir()}, {"hf", "out.upg.partial"})
+        self.hub.pace = 0
+        self.ok(*args, env=self.env)
+        self.compress(DEMO, self.home / "whole.upg", "--codec", "int8")
+        self.assertEqual(out.read_bytes(), (self.home / "whole.upg").read_bytes())
+        first = len(self.hub.requests(f"/resolve/{repository.commit}/{BIG}"))
+        self.refuses("compress", "ours/demo", "-o", self.home / "nowhere/out.upg", *args[4:], says="nowhere")
+        self.assertFalse((self.home / "nowhere").exists())
+        self.assertEqual(len(self.hub.requests(f"/resolve/{repository.commit}/{BIG}")), first)
+
     def test_weights_with_another_hash_leave_nothing(self):
         self.small()
         out = self.home / "small.upg"
