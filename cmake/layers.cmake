@@ -55,6 +55,18 @@ function(upg_layer name)
   target_link_libraries(upg_layer_${name} PRIVATE upg_options)
 endfunction()
 
+# Models by name: needs libcurl and libcrypto; without them a single source stands in its place.
+function(upg_hub_layer)
+  if(CURL_FOUND AND CRYPTO_FOUND)
+    upg_layer(hub)
+    target_link_libraries(upg_layer_hub PRIVATE PkgConfig::CURL PkgConfig::CRYPTO)
+  else()
+    message(STATUS "libcurl or libcrypto is not there: upg pull and models by name are left out")
+    add_library(upg_layer_hub OBJECT ${PROJECT_SOURCE_DIR}/src/hub/hub_absent.cc)
+    target_link_libraries(upg_layer_hub PRIVATE upg_options)
+  endif()
+endfunction()
+
 function(upg_library name)
   set(objects)
   foreach(layer ${ARGN})

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "command.h"
+#include "hub_options.h"
 #include "upg/bench.h"
 
 namespace upg::cli {
@@ -18,6 +19,7 @@ struct Options {
   std::string model, shape, keep, compare;
   double ratio = 10;
   bool kernels = false, json = false;
+  HubOptions hub;
   BenchOptions bench;
 };
 
@@ -154,7 +156,7 @@ void bench(const Options& o) {
   options.progress = bar.callback();
   std::unique_ptr<SyntheticFile> made_up;
   if (!o.shape.empty()) made_up = std::make_unique<SyntheticFile>(o, options.progress);
-  const std::string& path = made_up ? made_up->path() : o.model;
+  const std::string path = made_up ? made_up->path() : model_path(o.model, o.hub);
   const bool all_fusions = options.fusion == "all" && !fusion_names(options.device).empty();
   if (all_fusions) options.fusion.clear();
   const BenchReport report = bench_model(path, options);
@@ -178,7 +180,7 @@ void add_bench(CLI::App& command) {
   auto o = std::make_shared<Options>();
   std::vector<std::string_view> shapes;
   for (const SyntheticShape& shape : synthetic_shapes()) shapes.push_back(shape.name);
-  auto* model = command.add_option("MODEL", o->model, "UPG file or checkpoint directory");
+  auto* model = command.add_option("MODEL", o->model, kModelHelp);
   auto* shape = command.add_option(
       "--shape", o->shape, fmt::format("Instead of MODEL, one with random weights: {}", fmt::join(shapes, ", ")));
   auto* kernels = command.add_flag("--kernels", o->kernels, "Instead of a model, every product kernel");
@@ -195,6 +197,7 @@ void add_bench(CLI::App& command) {
   command.add_option("--kv", o->bench.kv, "Cache of keys and values: f16, int8 or f32 [f16]");
   command.add_option("--threads", o->bench.threads, "Threads; 0: one for each core [0]");
   add_device_options(command, o->bench.device, o->bench.fusion);
+  add_hub_options(command, o->hub);
   command.add_option("--compare", o->compare, "Output of an earlier --json to compare with");
   command.add_flag("--json", o->json, "Print as JSON");
   command.footer(

@@ -23,6 +23,7 @@ std::span<const Command> commands();
 
 void add_compress(CLI::App& command);
 void add_convert(CLI::App& command);
+void add_pull(CLI::App& command);
 void add_inspect(CLI::App& command);
 void add_verify(CLI::App& command);
 void add_decompress(CLI::App& command);

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "command.h"
+#include "hub_options.h"
 #include "upg/evaluate.h"
 
 namespace upg::cli {
@@ -13,6 +14,7 @@ struct Options {
   std::string model, text, task, data;
   uint64_t items = 0;
   bool json = false;
+  HubOptions hub;
   EvaluateOptions evaluate;
 };
 
@@ -29,7 +31,8 @@ void evaluate_text(const Options& o) {
   ProgressBar bar;
   EvaluateOptions options = o.evaluate;
   options.progress = bar.callback();
-  const TextEvaluation e = upg::evaluate_text(o.model, o.text, options);
+  if (!options.reference.empty()) options.reference = model_path(options.reference, o.hub);
+  const TextEvaluation e = upg::evaluate_text(model_path(o.model, o.hub), o.text, options);
   bar.clear();
   const bool compared = !options.reference.empty();
   if (o.json) {
@@ -37,7 +40,7 @@ void evaluate_text(const Options& o) {
                                    {"context", options.context}, {"chunks", e.chunks}, {"scored", e.scored}};
     put(json, "perplexity", e.perplexity);
     if (compared) {
-      json["reference"] = options.reference;
+      json["reference"] = o.evaluate.reference;
       put(json, "reference_perplexity", e.reference_perplexity);
       put(json, "perplexity_ratio", e.perplexity_ratio);
       put(json, "mean_kld", e.mean_kld);
@@ -64,7 +67,7 @@ void evaluate_task(const Options& o) {
   ProgressBar bar;
   EvaluateOptions options = o.evaluate;
   options.progress = bar.callback();
-  const TaskEvaluation e = upg::evaluate_task(o.model, o.task, o.data, o.items, options);
+  const TaskEvaluation e = upg::evaluate_task(model_path(o.model, o.hub), o.task, o.data, o.items, options);
   bar.clear();
   if (o.json) {
     nlohmann::ordered_json json = {{"model", o.model}, {"task", e.task}, {"items", e.items}};
@@ -85,7 +88,7 @@ void evaluate_task(const Options& o) {
 
 void add_eval(CLI::App& command) {
   auto o = std::make_shared<Options>();
-  command.add_option("MODEL", o->model, "UPG file or checkpoint directory")->required();
+  command.add_option("MODEL", o->model, kModelHelp)->required();
   auto* text = command.add_option("--text", o->text, "Text file to measure perplexity on");
   auto* reference =
       command
@@ -102,6 +105,7 @@ void add_eval(CLI::App& command) {
                    "Exact products with compressed weights, slower: shows what int8 activations cost");
   command.add_option("--threads", o->evaluate.threads, "Threads; 0: one for each core [0]");
   add_device_options(command, o->evaluate.device, o->evaluate.fusion);
+  add_hub_options(command, o->hub);
   command.add_flag("--json", o->json, "Print as JSON");
   command.footer(
       "Examples:\n"

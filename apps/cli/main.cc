@@ -10,6 +10,7 @@ namespace {
 constexpr Command kCommands[] = {
     {"compress", "Compress a Hugging Face checkpoint into one UPG file", add_compress},
     {"convert", "Rewrite a file of an older format, weight for weight", add_convert},
+    {"pull", "Fetch a model by its name from a hub", add_pull},
     {"inspect", "Show what a model is made of: tensors, codecs, bits, errors", add_inspect},
     {"verify", "Check a UPG file: structure and checksums", add_verify},
     {"decompress", "Turn a UPG file back into a dense checkpoint", add_decompress},
@@ -26,7 +27,7 @@ constexpr Command kCommands[] = {
 int run(int argc, char** argv) {
   CLI::App app(
       "Shrink a large language model ten to one and run it.\n"
-      "MODEL is a UPG file or an uncompressed checkpoint directory.",
+      "MODEL is a UPG file, an uncompressed checkpoint directory, or the name of either on a hub: ORG/NAME.",
       "upg");
   app.set_version_flag("--version", "upg " UPG_VERSION);
   app.require_subcommand(1);
@@ -35,6 +36,7 @@ int run(int argc, char** argv) {
       "  upg compress models/demo -o demo.upg\n"
       "  upg run demo.upg -p \"Once upon a time\"\n"
       "  upg chat demo.upg\n"
+      "  upg pull microsoft/phi-4\n"
       "  upg serve demo.upg\n"
       "  upg eval demo.upg --text wiki.test.raw --reference models/demo\n"
       "`upg COMMAND --help` has the options of each.");

@@ -2,9 +2,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <filesystem>
 #include <memory>
 
 #include "command.h"
+#include "hub_options.h"
 #include "upg/compress.h"
 #include "upg/convert.h"
 #include "upg/inspect.h"
@@ -84,6 +86,23 @@ void print_codecs(const ModelReport& report) {
                8.0 * static_cast<double>(sum.bytes) / static_cast<double>(std::max<uint64_t>(sum.weights, 1)));
 }
 
+// What cannot be streamed is refused before the first request.
+std::unique_ptr<ShardStream> open_stream(const std::string& source, const std::string& target,
+                                         const CompressOptions& options, const HubOptions& hub) {
+  std::error_code none;
+  if (std::filesystem::exists(source, none))
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} is here already: --stream is for models by name; leave it out", source));
+  if (options.calibrate != "none")
+    throw Error(ErrorCode::kInvalidArgument,
+                "--stream reads every weight once, calibration reads the whole model several times: add --calibrate "
+                "none, or leave --stream out and have room for the checkpoint");
+  ProgressBar bar;
+  HubOptions with_bar = hub;
+  with_bar.progress = bar.callback();
+  return stream_model(source, target + ".shards", with_bar);
+}
+
 }  // namespace
 
 void add_compress(CLI::App& command) {
@@ -91,11 +110,15 @@ void add_compress(CLI::App& command) {
     std::string source, target, report;
     double ratio = 10, bits = 0;
     uint64_t bytes = 0;
-    bool json = false;
+    bool json = false, stream = false;
+    HubOptions hub;
     CompressOptions compress;
   };
   auto o = std::make_shared<Options>();
-  command.add_option("DIR", o->source, "Checkpoint directory: config.json, tokenizer.json, *.safetensors")->required();
+  command
+      .add_option("MODEL", o->source,
+                  "Checkpoint directory (config.json, tokenizer.json, *.safetensors), or ORG/NAME[:REVISION] on a hub")
+      ->required();
   command.add_option("-o,--output", o->target, "UPG file to write")->required();
   auto* ratio = command.add_option("--ratio", o->ratio,
                                    "Float32 bytes of all parameters over bytes of weight data, at least [10]");
@@ -112,7 +135,10 @@ void add_compress(CLI::App& command) {
       ->excludes(bits);
   command.add_option("--density", o->compress.density, "Share of weights that sparse codecs keep [0.1]");
   command.add_option("--device", o->compress.device, "What does the large sums: cpu or cuda [cpu]");
+  command.add_flag("--stream", o->stream,
+                   "ORG/NAME: fetch weights as they are read, keep none of them; needs --calibrate none");
   command.add_option("--threads", o->compress.threads, "Threads; 0: one for each core [0]");
+  add_hub_options(command, o->hub);
   command.add_option("--report", o->report, "Write what went where as an HTML page");
   command.add_flag("--json", o->json, "Print the report as JSON");
   command.footer(
@@ -121,14 +147,22 @@ void add_compress(CLI::App& command) {
       "  upg compress phi-4 -o phi-4.upg --ratio 10 --report phi-4.html\n"
       "  upg compress phi-4 -o phi-4.upg --device cuda\n"
       "  upg compress models/demo -o quick.upg --bits 4.5 --calibrate none\n"
-      "  upg compress models/demo -o pruned.upg --codec mdcsr --density 0.2");
+      "  upg compress models/demo -o pruned.upg --codec mdcsr --density 0.2\n"
+      "  upg compress microsoft/phi-4 -o phi-4.upg\n"
+      "  upg compress microsoft/phi-4 -o phi-4.upg --stream --calibrate none");
   command.callback([o, ratio, bytes, bits] {
     if (ratio->count()) o->compress.ratio = o->ratio;
     if (bytes->count()) o->compress.bytes = o->bytes;
     if (bits->count()) o->compress.bits = o->bits;
+    std::unique_ptr<ShardStream> stream;
+    if (o->stream) {
+      stream = open_stream(o->source, o->target, o->compress, o->hub);
+      o->compress.stream = stream.get();
+    }
+    const std::string source = stream ? stream->folder() : model_path(o->source, o->hub, ModelForm::kCheckpoint);
     ProgressBar bar;
     o->compress.progress = bar.callback();
-    const CompressReport report = compress(o->source, o->target, o->compress);
+    const CompressReport report = compress(source, o->target, o->compress);
     bar.clear();
     if (!o->report.empty()) write_report(report.model, o->report);
     if (o->json) {
@@ -198,15 +232,17 @@ void add_convert(CLI::App& command) {
 void add_inspect(CLI::App& command) {
   struct Options {
     std::string model, report;
+    HubOptions hub;
     bool json = false;
   };
   auto o = std::make_shared<Options>();
-  command.add_option("MODEL", o->model, "UPG file or checkpoint directory")->required();
+  command.add_option("MODEL", o->model, kModelHelp)->required();
+  add_hub_options(command, o->hub);
   command.add_option("--report", o->report, "Write the report as an HTML page");
   command.add_flag("--json", o->json, "Print as JSON");
   command.footer("Examples:\n  upg inspect demo.upg\n  upg inspect demo.upg --json | jq .ratio_fp32");
   command.callback([o] {
-    const ModelReport report = inspect(o->model);
+    const ModelReport report = inspect(model_path(o->model, o->hub));
     if (!o->report.empty()) write_report(report, o->report);
     if (o->json) return print_json(to_json(report));
     print_tensors(report);
@@ -218,15 +254,18 @@ void add_inspect(CLI::App& command) {
 void add_verify(CLI::App& command) {
   struct Options {
     std::string model;
+    HubOptions hub;
     bool json = false;
   };
   auto o = std::make_shared<Options>();
-  command.add_option("MODEL", o->model, "UPG file")->required();
+  command.add_option("MODEL", o->model, "UPG file, or ORG/NAME[:REVISION] on a hub")->required();
+  add_hub_options(command, o->hub);
   command.add_flag("--json", o->json, "Print as JSON");
   command.footer("Example:\n  upg verify demo.upg");
   command.callback([o] {
+    const std::string path = model_path(o->model, o->hub);
     ProgressBar bar;
-    verify(o->model, bar.callback());
+    verify(path, bar.callback());
     bar.clear();
     if (o->json) return print_json({{"path", o->model}, {"ok", true}});
     fmt::print("{}: whole\n", o->model);
@@ -236,16 +275,19 @@ void add_verify(CLI::App& command) {
 void add_decompress(CLI::App& command) {
   struct Options {
     std::string model, target;
+    HubOptions hub;
     bool json = false;
   };
   auto o = std::make_shared<Options>();
-  command.add_option("MODEL", o->model, "UPG file")->required();
+  command.add_option("MODEL", o->model, "UPG file, or ORG/NAME[:REVISION] on a hub")->required();
+  add_hub_options(command, o->hub);
   command.add_option("-o,--output", o->target, "Directory to create")->required();
   command.add_flag("--json", o->json, "Print as JSON");
   command.footer("Example:\n  upg decompress demo.upg -o demo-dense");
   command.callback([o] {
+    const std::string path = model_path(o->model, o->hub);
     ProgressBar bar;
-    decompress(o->model, o->target, bar.callback());
+    decompress(path, o->target, bar.callback());
     bar.clear();
     if (o->json) return print_json({{"path", o->model}, {"output", o->target}});
     fmt::print("{}: written\n", o->target);

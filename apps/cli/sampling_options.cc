@@ -60,7 +60,7 @@ GenerateOptions generate_options(const Engine& engine, const SamplingArguments& 
 }
 
 void add_model_argument(CLI::App& command, ModelArguments& a) {
-  command.add_option("MODEL", a.model, "UPG file or checkpoint directory")->required();
+  command.add_option("MODEL", a.model, kModelHelp)->required();
 }
 
 void add_session_options(CLI::App& command, ModelArguments& a) {
@@ -70,13 +70,15 @@ void add_session_options(CLI::App& command, ModelArguments& a) {
                    "Exact products with compressed weights, slower");
   command.add_option("--threads", a.engine.threads, "Threads; 0: one for each core [0]");
   add_device_options(command, a.engine.device, a.engine.fusion);
+  add_hub_options(command, a.hub);
 }
 
 std::shared_ptr<Engine> open_engine(const ModelArguments& a) {
+  const std::string path = model_path(a.model, a.hub);
   ProgressBar bar;
   EngineOptions options = a.engine;
   options.progress = bar.callback();
-  return Engine::open(a.model, options);
+  return Engine::open(path, options);
 }
 
 const char* name_of(FinishReason reason) {

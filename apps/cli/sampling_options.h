@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "command.h"
+#include "hub_options.h"
 #include "upg/engine.h"
 
 namespace upg::cli {
@@ -28,15 +29,16 @@ GenerateOptions generate_options(const Engine& engine, const SamplingArguments& 
 
 struct ModelArguments {
   std::string model;
+  HubOptions hub;
   SessionOptions session;
   EngineOptions engine;
 };
 
-/// MODEL, and --context ... --fusion.
+/// MODEL, and --context ... --fusion and the hub's options.
 void add_model_argument(CLI::App& command, ModelArguments& arguments);
 void add_session_options(CLI::App& command, ModelArguments& arguments);
 
-/// Engine::open with a progress bar.
+/// Engine::open of the model, by path or name, with a progress bar.
 std::shared_ptr<Engine> open_engine(const ModelArguments& arguments);
 
 const char* name_of(FinishReason reason);

@@ -18,7 +18,7 @@ void add_serve(CLI::App& command) {
   };
   auto o = std::make_shared<Options>();
   serve::ServeOptions& s = o->serve;
-  CLI::Option* model = command.add_option("MODEL", o->model.model, "UPG file or checkpoint directory");
+  CLI::Option* model = command.add_option("MODEL", o->model.model, kModelHelp);
   CLI::Option* models =
       command.add_option("--models", s.models, "A folder: every model in it by its name, loaded at first use");
   model->excludes(models);
@@ -45,7 +45,9 @@ void add_serve(CLI::App& command) {
   command.callback([o] {
     serve::ServeOptions& serve = o->serve;
     if (o->model.model.empty() && serve.models.empty()) throw CLI::RequiredError("MODEL or --models");
-    serve.model = o->model.model;
+    if (!o->model.model.empty()) serve.model = model_path(o->model.model, o->model.hub);
+    // A name's path ends in a commit.
+    if (serve.alias.empty() && serve.model != o->model.model) serve.alias = o->model.model;
     serve.port = static_cast<int>(o->port);
     serve.idle_unload = std::chrono::seconds(o->idle_unload);
     serve.scheduler.session = o->model.session;

@@ -81,6 +81,7 @@ class Compressor {
     }
     AtomicFile{target_};  // a target that cannot be written is refused before the work
     check_aim();
+    if (options_.stream) check_stream();
     if (options_.calibrate != "none" && could_use_moments())
       sequences_ = calibration_sequences(checkpoint_, model_->shape(), options_);
     Journal journal(target_, fingerprint());
@@ -89,7 +90,8 @@ class Compressor {
       write(journal);
     } catch (const Error& error) {
       // What stopped for want of time or space goes on later; what is wrong with the input stays wrong.
-      const bool goes_on = error.code() == ErrorCode::kCancelled || error.code() == ErrorCode::kIo;
+      const bool goes_on = error.code() == ErrorCode::kCancelled || error.code() == ErrorCode::kIo ||
+                           (options_.stream && error.code() == ErrorCode::kNotFound);  // a token that has run out
       if (!goes_on || journal.empty()) journal.remove();
       throw;
     }
@@ -142,9 +144,10 @@ class Compressor {
                                    {"config", checksum_hex(std::as_bytes(std::span(checkpoint_.texts().config)))}};
     for (const TensorView& tensor : checkpoint_.tensors())
       json["tensors"].push_back({tensor.name, dtype_info(tensor.dtype).name, tensor.shape});
+    if (options_.stream) json["shards"] = options_.stream->identity();
     std::vector<std::filesystem::path> shards;
     for (const auto& entry : std::filesystem::directory_iterator(checkpoint_.dir()))
-      if (entry.path().extension() == ".safetensors") shards.push_back(entry.path());
+      if (!options_.stream && entry.path().extension() == ".safetensors") shards.push_back(entry.path());
     std::sort(shards.begin(), shards.end());
     for (const auto& shard : shards)
       json["shards"].push_back({shard.filename().string(), std::filesystem::file_size(shard),
@@ -171,6 +174,7 @@ class Compressor {
     std::map<std::string, double> sensitivity;
     if (sequences_.empty()) {
       plan(sensitivity);
+      if (options_.stream) return encode_stream(journal);
       for (const TensorView* matrix : matrices_) encode(*matrix, {}, journal);
       return;
     }
@@ -202,6 +206,79 @@ class Compressor {
     measured_loss_ = calibrator.measured_loss();
     for (const TensorView* matrix : matrices_)  // what the text never used: experts without a token
       if (!calibrated_.contains(matrix->name)) encode(*matrix, {}, journal);
+  }
+
+  void check_stream() const {
+    if (options_.calibrate != "none")
+      fail(ErrorCode::kInvalidArgument,
+           "{}: weights that come as they are read are read once, calibration reads them several times: calibrate must "
+           "be \"none\"",
+           checkpoint_.dir());
+    uint64_t bytes = options_.codec.empty() ? budget_bytes(options_, parameters_) : 0, largest = 0;
+    for (const TensorView& tensor : checkpoint_.tensors()) largest = std::max<uint64_t>(largest, tensor.data.size());
+    std::error_code unknown;
+    const auto space = std::filesystem::space(checkpoint_.dir(), unknown);
+    bytes += 2 * largest;  // as it comes, and once more while the file is put together
+    if (!unknown && space.available < bytes)
+      fail(ErrorCode::kIo, "{} needs about {} bytes on its disk, {} are free", target_, bytes, space.available);
+  }
+
+  // Shard by shard, in the order of the bytes. A shard counts only when all of it was seen and is right; until then it
+  // is read again by whoever goes on, and must be what it was.
+  void encode_stream(Journal& journal) {
+    std::map<std::string, const TensorView*> wanted;
+    uint64_t window = 0;  // as many bytes as the largest tensor has: small ones come together
+    for (const TensorView& tensor : checkpoint_.tensors()) window = std::max<uint64_t>(window, tensor.data.size());
+    for (const auto* list : {&matrices_, &others_})
+      for (const TensorView* tensor : *list) wanted[tensor->name] = tensor;
+    for (const SafetensorsFile& shard : checkpoint_.shards()) {
+      const std::string file = std::filesystem::path(shard.where()).filename();
+      const std::string record = "(shard) " + file;  // no tensor has such a name
+      const bool seen = journal.find(record) != nullptr;
+      const auto* start = reinterpret_cast<const std::byte*>(shard.header_json().data()) - sizeof(uint64_t);
+      const std::vector<TensorView>& views = shard.tensors();
+      for (size_t first = 0, end = 0; first < views.size(); first = end) {
+        const auto* begin = views[first].data.data();
+        for (end = first; end < views.size(); ++end)
+          if (end > first && static_cast<uint64_t>(views[end].data.data() - begin) + views[end].data.size() > window)
+            break;
+        if (!seen) {
+          const TensorView& last = views[end - 1];
+          const std::string stage = "fetching " + last.name;
+          options_.stream->fetch(file, static_cast<uint64_t>(begin - start),
+                                 static_cast<uint64_t>(last.data.data() - start) + last.data.size(), [&] {
+                                   return options_.progress && !options_.progress(stage, weights_done_, weights_total_);
+                                 });
+        }
+        for (size_t i = first; i < end; ++i) {
+          const auto found = wanted.find(views[i].name);
+          if (found != wanted.end()) take_streamed(*found->second, seen, journal);
+        }
+        if (!seen) options_.stream->release(file);
+      }
+      if (seen) continue;
+      options_.stream->finish(file);
+      journal.append(record, {});
+    }
+  }
+
+  void take_streamed(const TensorView& tensor, bool seen, Journal& journal) {
+    const std::string record = "(source) " + tensor.name;
+    const Journal::Record* before = journal.find(record);
+    if (!seen) {
+      const std::string now = checksum_hex(tensor.data);
+      if (before && before->note != now)
+        fail(ErrorCode::kInvalidFile, "tensor {} came with other bytes than the time before; nothing of it is kept",
+             tensor.name);
+      if (!before) journal.append(record, now);
+    }
+    if (is_matrix(tensor)) {
+      encode(tensor, {}, journal);
+    } else if (!journal.find(tensor.name)) {
+      EncodedMatrix kept{dense_codec(tensor.dtype), 1, tensor.elements(), {}, 0};
+      kept.components.push_back({"", tensor.dtype, tensor.shape, {tensor.data.begin(), tensor.data.end()}});
+      journal.append(tensor.name, {}, &kept);
+    }
   }
 
   std::map<std::string, double> sensitivities(StagedModel& staged, Journal& journal) {
@@ -310,7 +387,7 @@ class Compressor {
     return all_power > 0 ? std::sqrt(all_noise / all_power) : 0.0;
   }
 
-  void write(const Journal& journal) {
+  void write(Journal& journal) {
     UpgPlan plan;
     plan.architecture = ConfigReader(checkpoint_.texts().config, checkpoint_.dir()).architecture();
     plan.producer = "upg " UPG_VERSION;
@@ -332,21 +409,34 @@ class Compressor {
                               tensor->shape,
                               {{"", tensor->dtype, tensor->shape}}});
     UpgWriter writer(target_, plan);
-    for (const TensorView* tensor : others_) writer.append(tensor->name, "", tensor->data);
-    std::vector<std::byte> buffer;
-    for (const TensorView* matrix : matrices_) {
-      const Journal::Record& record = *journal.find(matrix->name);
-      for (const Journal::Part& part : record.parts) {
-        for (uint64_t done = 0; done < part.bytes; done += buffer.size()) {
-          buffer.resize(std::min<uint64_t>(part.bytes - done, 8 << 20));
-          journal.read(part.offset + done, buffer);
-          writer.append(matrix->name, part.suffix, buffer);
-        }
-      }
-      writer.set_relative_error(matrix->name, record.note.at("relative_error"));
+    std::vector<const TensorView*> from_journal = matrices_;
+    if (options_.stream)
+      from_journal.insert(from_journal.end(), others_.begin(), others_.end());
+    else
+      for (const TensorView* tensor : others_) writer.append(tensor->name, "", tensor->data);
+    // From the journal's end to its beginning: a stream has no disk to spare, so that what is written is cut off there.
+    std::sort(from_journal.begin(), from_journal.end(), [&](const TensorView* a, const TensorView* b) {
+      return journal.find(a->name)->begin > journal.find(b->name)->begin;
+    });
+    for (const TensorView* tensor : from_journal) {
+      copy(tensor->name, journal, writer);
+      if (options_.stream) journal.cut(tensor->name);
       report("writing", weights_total_, weights_total_);
     }
     writer.finish();
+  }
+
+  static void copy(const std::string& name, const Journal& journal, UpgWriter& writer) {
+    const Journal::Record& record = *journal.find(name);
+    std::vector<std::byte> buffer;
+    for (const Journal::Part& part : record.parts) {
+      for (uint64_t done = 0; done < part.bytes; done += buffer.size()) {
+        buffer.resize(std::min<uint64_t>(part.bytes - done, 8 << 20));
+        journal.read(part.offset + done, buffer);
+        writer.append(name, part.suffix, buffer);
+      }
+    }
+    if (record.note.contains("relative_error")) writer.set_relative_error(name, record.note.at("relative_error"));
   }
 
   const CompressOptions& options_;

@@ -71,6 +71,7 @@ bool Journal::read_record(uint64_t* offset, uint64_t size) {
   const auto head = nlohmann::ordered_json::parse(text, nullptr, false);
   if (head.is_discarded() || !head.is_object()) return false;
   Record record;
+  record.begin = *offset;
   std::string name;
   try {
     name = head.at("name");
@@ -119,7 +120,7 @@ const Journal::Record& Journal::append(const std::string& name, nlohmann::ordere
                                  {"rows", encoded ? encoded->rows : 0},
                                  {"cols", encoded ? encoded->cols : 0},
                                  {"parts", nlohmann::ordered_json::array()}};
-  Record record{std::move(note), head["codec"], head["rows"], head["cols"], {}};
+  Record record{size_, std::move(note), head["codec"], head["rows"], head["cols"], {}};
   if (encoded)
     for (const EncodedMatrix::Component& part : encoded->components)
       head["parts"].push_back({{"suffix", part.suffix},
@@ -174,6 +175,12 @@ void Journal::write(std::span<const std::byte> data) {
     size_ += static_cast<uint64_t>(written);
     data = data.subspan(static_cast<size_t>(written));
   }
+}
+
+void Journal::cut(const std::string& name) {
+  size_ = records_.at(name).begin;
+  std::erase_if(records_, [&](const auto& record) { return record.second.begin >= size_; });
+  if (::ftruncate(fd_, static_cast<off_t>(size_)) != 0) fail_io("cannot shorten");
 }
 
 void Journal::remove() { ::unlink(path_.c_str()); }

@@ -24,6 +24,7 @@ class Journal {
     uint64_t bytes;
   };
   struct Record {
+    uint64_t begin = 0;           // in the journal
     nlohmann::ordered_json note;  // what the writer wants to remember with it
     std::string codec;            // empty: a note alone
     uint64_t rows = 0;
@@ -47,6 +48,8 @@ class Journal {
   EncodedMatrix load(const Record& record) const;
   /// Fills `data` from `offset`.
   void read(uint64_t offset, std::span<std::byte> data) const;
+  /// Gives back the disk space of the record and of all that were appended after it, which are gone then.
+  void cut(const std::string& name);
   /// Deletes the file.
   void remove();
 

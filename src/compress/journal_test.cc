@@ -56,6 +56,26 @@ TEST_F(JournalTest, WhatWasWrittenIsThereWhenItIsOpenedAgain) {
   EXPECT_EQ(journal.find("c"), nullptr);
 }
 
+TEST_F(JournalTest, WhatIsCutGivesItsSpaceBackAndTheRestStays) {
+  const EncodedMatrix a = small_matrix(1), b = small_matrix(-2);
+  uint64_t first = 0;
+  {
+    Journal journal(target(), kPrint);
+    journal.append("a", {}, &a);
+    first = std::filesystem::file_size(journal.path());
+    journal.append("b", {}, &b);
+    journal.append("facts", {{"x", 1}});
+    journal.cut("b");
+    EXPECT_EQ(std::filesystem::file_size(journal.path()), first);
+    EXPECT_EQ(journal.find("b"), nullptr);
+    EXPECT_EQ(journal.find("facts"), nullptr);
+  }
+  Journal journal(target(), kPrint);
+  EXPECT_TRUE(same(journal.load(*journal.find("a")), a));
+  journal.append("b", {}, &b);
+  EXPECT_TRUE(same(journal.load(*journal.find("b")), b));
+}
+
 TEST_F(JournalTest, AnotherFingerprintBeginsAnew) {
   { Journal(target(), kPrint).append("a", {}); }
   Journal journal(target(), "fedcba9876543210");

@@ -27,6 +27,8 @@ class Checkpoint {
   const ModelTexts& texts() const { return texts_; }
   /// Of all shards, sorted by name.
   const std::vector<TensorView>& tensors() const { return tensors_; }
+  /// Sorted by name of file.
+  const std::vector<SafetensorsFile>& shards() const { return shards_; }
   /// nullptr where there is no such tensor.
   const TensorView* find(std::string_view name) const;
 

@@ -36,3 +36,12 @@ library=$(pkg-config "${relocate[@]}" --variable=libdir upg)
 other=$(LD_LIBRARY_PATH=$library "$work/generate_pc" "$work/demo.upg" "The history of")
 [ "$other" = "$text" ] || { echo "install test: pkg-config's program says \"$other\"" >&2; exit 1; }
 echo "consumer by pkg-config: the same"
+
+cat >"$work/hub.cc" <<'CODE'
+#include "upg/hub.h"
+int main(int, char** argv) { return upg::resolve_model(argv[1]) == argv[1] && upg::is_model_name("a/b") ? 0 : 1; }
+CODE
+read -ra flags <<<"$(pkg-config "${relocate[@]}" --cflags --libs upg_hub)"
+"${CXX:-g++}" -std=c++20 "$work/hub.cc" -o "$work/hub_pc" "${flags[@]}"
+LD_LIBRARY_PATH=$library "$work/hub_pc" models/demo
+echo "models by name: linked by pkg-config"
