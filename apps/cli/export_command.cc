@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "command.h"
+#include "hub_options.h"
 #include "upg/export.h"
 
 namespace upg::cli {
@@ -39,6 +40,7 @@ void add_export(CLI::App& command) {
     std::string model, target;
     bool json = false;
     ExportOptions options;
+    HubOptions hub;
   };
   auto o = std::make_shared<Options>();
   std::vector<std::string> formats, types;
@@ -46,7 +48,7 @@ void add_export(CLI::App& command) {
     if (std::find(formats.begin(), formats.end(), type.format) == formats.end()) formats.emplace_back(type.format);
     types.emplace_back(type.type);
   }
-  command.add_option("MODEL", o->model, "UPG file or checkpoint directory")->required();
+  command.add_option("MODEL", o->model, kModelHelp)->required();
   command.add_option("--to", o->options.format, fmt::format("Format: {}", fmt::join(formats, ", ")))
       ->required()
       ->check(CLI::IsMember(formats));
@@ -56,6 +58,7 @@ void add_export(CLI::App& command) {
       ->check(CLI::IsMember(types));
   command.add_flag("--force", o->options.overwrite, "Replace a file that is there");
   command.add_option("--threads", o->options.threads, "Threads; 0: one for each core [0]");
+  add_hub_options(command, o->hub);
   command.add_flag("--json", o->json, "Print the report as JSON");
   command.footer(
       "Examples:\n"
@@ -64,9 +67,10 @@ void add_export(CLI::App& command) {
       "  upg export demo.upg --to gguf --type f32 -o demo.gguf --force --json\n"
       "llama.cpp and the programs made of it read the file. docs/export.md says what differs there.");
   command.callback([o] {
+    const std::string model = model_path(o->model, o->hub);
     ProgressBar bar;
     o->options.progress = bar.callback();
-    const ExportReport report = export_model(o->model, o->target, o->options);
+    const ExportReport report = export_model(model, o->target, o->options);
     bar.clear();
     if (o->json) return print_json(to_json(report));
     print_report(report);
