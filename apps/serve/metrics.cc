@@ -19,6 +19,7 @@ struct StatisticRow {
 constexpr StatisticRow kStatistics[] = {
     {"upg_generations_running", "gauge", "Generations in the batch.", &SchedulerStatistics::running},
     {"upg_generations_waiting", "gauge", "Generations in the queue.", &SchedulerStatistics::waiting},
+    {"upg_overloaded", "gauge", "1 while a request is taken or refused at once.", &SchedulerStatistics::overloaded},
     {"upg_kv_positions_used", "gauge", "Positions of keys and values in use.", &SchedulerStatistics::positions_used},
     {"upg_kv_positions", "gauge", "Positions of keys and values there are.", &SchedulerStatistics::positions},
     {"upg_generations_total", "counter", "Generations taken.", &SchedulerStatistics::requests},
