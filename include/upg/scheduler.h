@@ -40,7 +40,7 @@ class BusyError : public Error {
   std::chrono::seconds retry_after_;
 };
 
-/// Restricts what a generation may say, token by token. Called from the scheduler's thread.
+/// Restricts what one generation may say, token by token. Called from the engine's threads, one at a time.
 class TokenConstraint {
  public:
   virtual ~TokenConstraint() = default;
@@ -96,6 +96,8 @@ struct SchedulerStatistics {
   uint64_t running = 0, waiting = 0;
   uint64_t overloaded = 0;                     // 1 while nothing may wait
   uint64_t positions_used = 0, positions = 0;  // of keys and values; kept ones of earlier requests count as used
+  uint64_t blocks_held = 0;  // that keys and values lie in, shared ones counted once; 0 where the device has none
+  uint64_t blocks_kept = 0;  // when last nothing ran: those kept of earlier requests
   uint64_t requests = 0, refused = 0, cancelled = 0;
   uint64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   uint64_t steps = 0;

@@ -1,9 +1,11 @@
 #include "upg/scheduler.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <future>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "base/error.h"
@@ -223,7 +225,7 @@ struct Scheduler::Impl {
       source->held.resize(source->timeline->set_length(most));
       return *source;
     }
-    // Another's beginning: it keeps what it has.
+    // Another's beginning, which it keeps.
     oldest->held.clear();
     if (source && most >= kCopyAtLeast && oldest->timeline->copy_from(*source->timeline, most)) {
       oldest->held.assign(prompt.begin(), prompt.begin() + static_cast<ptrdiff_t>(most));
@@ -293,8 +295,9 @@ struct Scheduler::Impl {
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
       seconds_a_token = seconds / static_cast<double>(prompt_tokens);
     }
-    uint64_t generated = 0;
-    for (size_t i = 0; i < work.size(); ++i) {
+    // Going through a vocabulary takes as long as a layer: each request's on one of the threads.
+    std::atomic<uint64_t> generated = 0;
+    engine->impl().context.pool.each(work.size(), [&](uint64_t i, unsigned) {
       Slot& slot = *of_work[i];
       const Work& w = work[i];
       slot.held.insert(slot.held.end(), w.tokens.begin(), w.tokens.end());
@@ -306,7 +309,7 @@ struct Scheduler::Impl {
         slot.job->fail_with(std::current_exception());
       }
       generated += slot.job->result().tokens.size() - before;
-    }
+    });
     const std::scoped_lock lock(mutex);
     ++statistics.steps;
     statistics.prompt_tokens += prompt_tokens;
@@ -317,6 +320,7 @@ struct Scheduler::Impl {
 
   // Slots of requests that ended are free.
   void release() {
+    const bool ran = running() > 0;
     for (Slot& slot : slots) {
       if (!slot.job || !slot.job->ended()) continue;
       if (slot.job->result().finish == FinishReason::kCancelled) ++statistics.cancelled;
@@ -324,6 +328,10 @@ struct Scheduler::Impl {
       slot.job.reset();
       slot.used = ++clock;
     }
+    if (!ran || running() > 0) return;
+    std::set<const void*> kept;
+    for (const Slot& slot : slots) slot.timeline->list_blocks(kept);
+    statistics.blocks_kept = kept.size();
   }
 
   void embed(Embedding& e) {
@@ -394,6 +402,7 @@ SchedulerStatistics Scheduler::statistics() const {
   const std::scoped_lock lock(impl_->mutex);
   SchedulerStatistics s = impl_->statistics;
   s.running = impl_->running();
+  s.blocks_held = impl_->engine->impl().device->blocks_held();
   s.overloaded = impl_->admission.overloaded(Admission::Clock::now());
   s.positions = impl_->slots.size() * impl_->context;
   return s;

@@ -3,10 +3,10 @@
 statuses other than 200, 429 and 503, a /health that waits, requests that are taken and begin late, and a second turn
 that is read as a whole.
 
-  serve_load.py --upg build/release/upg --model models/demo [canaries disconnects idle overload turns]
+  serve_load.py --upg build/release/upg --model models/demo [canaries disconnects idle overload turns slow]
   serve_load.py ... --requests 20000 --clients 64 --disconnects 10000 --connections 1000
 
-Needs nothing but Python. Prints a line a check and exits 1 if one fails. Not part of ./dev test: it takes minutes.
+Needs nothing but Python, and slowhttptest for the last. Prints a line a check and exits 1 if one fails. Not part of ./dev test: it takes minutes.
 """
 import argparse
 import asyncio
@@ -16,6 +16,7 @@ import math
 import pathlib
 import random
 import re
+import shutil
 import socket
 import statistics
 import subprocess
@@ -125,9 +126,14 @@ async def disconnects(server, options):
             break
         await asyncio.sleep(0.1)
     status = (await server.request("POST", "/v1/completions", {"prompt": "a", "max_tokens": 1}))[0]
+    for _ in range(100):  # the answer comes a moment before its place is free
+        held, kept = await server.metric("upg_kv_blocks_held"), await server.metric("upg_kv_blocks_kept")
+        if held == kept:
+            break
+        await asyncio.sleep(0.1)
     print(f"disconnects: {options.disconnects} in {seconds:.0f} s; afterwards {running:.0f} run, {waiting:.0f} wait, "
-          f"and a request gets {status}")
-    return running == 0 and waiting == 0 and status == 200
+          f"{held - kept:.0f} blocks of keys and values are held by nobody, and a request gets {status}")
+    return running == 0 and waiting == 0 and held == kept and status == 200
 
 
 async def idle(server, options):
@@ -146,6 +152,31 @@ async def idle(server, options):
         writer.transport.abort()
     print(f"idle: {len(held)} slow connections; the slowest of 20 /health took {slowest:.3f} s")
     return slowest < 1
+
+
+async def slow(server, options):
+    """slowhttptest: headers, bodies and readers that take their time, a thousand at once; /health answers."""
+    if not shutil.which("slowhttptest"):
+        print("slow: slowhttptest is not installed (apt-get install slowhttptest)")
+        return False
+    url = f"http://127.0.0.1:{server.port}"
+    modes = {"headers": ["-H", "-u", url + "/health"],
+             "bodies": ["-B", "-u", url + "/v1/completions", "-t", "POST", "-f", "application/json", "-s", "8192"],
+             "readers": ["-X", "-u", url + "/openapi.json", "-w", "1", "-y", "10", "-n", "5", "-z", "32", "-k", "3"]}
+    worst = 0
+    for name, flags in modes.items():
+        process = await asyncio.create_subprocess_exec(
+            "slowhttptest", *flags, "-c", str(options.connections), "-r", "500", "-i", "5", "-l", "25", "-p", "3",
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seconds = []
+        while process.returncode is None:
+            status, _, taken = await server.request("GET", "/health")
+            seconds.append(taken if status == 200 else 99)
+            await asyncio.sleep(0.1)
+        worst = max(worst, *seconds)
+        print(f"slow: {name}, {options.connections} connections: {len(seconds)} times /health, median "
+              f"{statistics.median(seconds):.4f} s, slowest {max(seconds):.3f} s")
+    return worst < 1
 
 
 WORDS = "river stone night field water house road king letter winter market table number green silent early".split()
@@ -265,7 +296,7 @@ async def turns(server, options):
 
 CHECKS = {"canaries": (canaries, ["--queue", "200"]), "disconnects": (disconnects, ["--queue", "200"]),
           "idle": (idle, []), "overload": (overload, []),
-          "turns": (turns, [])}
+          "turns": (turns, []), "slow": (slow, [])}
 
 
 async def run(options):
