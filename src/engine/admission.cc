@@ -33,7 +33,7 @@ Admission::Refusal Admission::refusal(std::string reason, const Load& load) cons
 std::optional<Admission::Refusal> Admission::check(const Load& load, uint64_t prompt_tokens,
                                                    Clock::time_point now) const {
   const uint64_t there = load.running + load.waiting;
-  if (overloaded(now)) {
+  if (queue_ == 0 || overloaded(now)) {  // nothing waits, not for other prompts either
     if (there >= places_) return refusal(fmt::format("all {} places are taken", places_), load);
     if (load.unread > prompt_tokens / kAheadPart) return refusal("other prompts are being read", load);
     return std::nullopt;

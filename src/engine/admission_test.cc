@@ -63,6 +63,13 @@ TEST(Admission, OverloadEndsWhenNobodyWasRefusedForAsLongAsARequestTakes) {
   EXPECT_FALSE(admission.check({4, 3, 0}, 10, kStart + 12s)) << "a queue again";
 }
 
+TEST(Admission, WithoutAQueueNothingEverWaitsNorForPrompts) {
+  const Admission admission(4, 0, 600s);
+  EXPECT_FALSE(admission.check({3, 0, 0}, 100, kStart));
+  EXPECT_TRUE(admission.check({1, 0, 100}, 100, kStart));
+  EXPECT_TRUE(admission.check({4, 0, 0}, 100, kStart));
+}
+
 TEST(Admission, WaitsWithoutLimitAreNotAnOverflow) {
   Admission admission(1, UINT64_MAX, std::chrono::seconds::max());
   EXPECT_GT(admission.deadline(kStart), kStart + 1000h);
