@@ -14,6 +14,7 @@ void add_serve(CLI::App& command) {
     ModelArguments model;
     serve::ServeOptions serve;
     uint64_t idle_unload = 0;
+    uint64_t queue_time = 600;
     uint64_t port = 8080;
   };
   auto o = std::make_shared<Options>();
@@ -31,6 +32,8 @@ void add_serve(CLI::App& command) {
   command.add_option("--cors", s.cors, "An origin whose pages may use the server, or * for all");
   command.add_option("--parallel", s.scheduler.parallel, "Requests that run together [4]")->check(CLI::Range(1, 1024));
   command.add_option("--queue", s.scheduler.queue, "Requests that may wait besides; more get status 429 [64]");
+  command.add_option("--queue-time", o->queue_time, "Seconds that one may wait at most; then it gets status 429 [600]")
+      ->check(CLI::Range(0, 1000000));
   command.add_option("--connections", s.connections, "Connections at once [256]")->check(CLI::Range(4, 65536));
   command.add_flag("--log-prompts", s.log_prompts, "Log the bodies of requests, not only a line for each");
   add_session_options(command, o->model);
@@ -50,6 +53,7 @@ void add_serve(CLI::App& command) {
     if (serve.alias.empty() && serve.model != o->model.model) serve.alias = o->model.model;
     serve.port = static_cast<int>(o->port);
     serve.idle_unload = std::chrono::seconds(o->idle_unload);
+    serve.scheduler.queue_time = std::chrono::seconds(o->queue_time);
     serve.scheduler.session = o->model.session;
     serve.engine = o->model.engine;
     ProgressBar bar;

@@ -54,6 +54,7 @@ std::shared_ptr<Chat> read_chat(const Service& service, const HttpRequest& reque
   const Fields fields(body);
   auto chat = std::make_shared<Chat>();
   chat->model = read_model(service, fields);
+  chat->model->scheduler->check_room(request.body.size() / kBytesAToken);
   ChatRequest asked;
   const Json* messages = fields.array("messages", kMaxMessages);
   if (messages == nullptr) refuse("messages", "messages is missing: it must be an array");
@@ -84,7 +85,7 @@ std::shared_ptr<Chat> read_chat(const Service& service, const HttpRequest& reque
     one.constraint = chat->prompt.prefix.empty() ? read_constraint(*chat->model, fields, "response_format")
                                                  : call_constraint(*chat->model, chat->prompt);
   for (uint64_t i = 0; i < n; ++i) chat->choices.emplace_back(ChatAnswer(*chat->model, chat->prompt));
-  chat->generations = std::make_unique<Generations>(chat->model, std::move(all));
+  chat->generations = std::make_unique<Generations>(chat->model, std::move(all), request.gone);
   return chat;
 }
 

@@ -61,6 +61,7 @@ std::shared_ptr<Completion> read_completion(const Service& service, const HttpRe
   auto completion = std::make_shared<Completion>();
   Completion& c = *completion;
   c.model = read_model(service, fields);
+  c.model->scheduler->check_room(request.body.size() / kBytesAToken);
   if (!fields.text("suffix").value_or("").empty())
     refuse("suffix", "suffix is not supported: this server continues texts and does not fill gaps");
   c.stream = fields.flag("stream").value_or(false);
@@ -94,7 +95,7 @@ std::shared_ptr<Completion> read_completion(const Service& service, const HttpRe
       c.choices.push_back({{}, prompt, CompletionLogprobs(*c.model->engine, generation.top_logprobs)});
     }
   }
-  c.generations = std::make_unique<Generations>(c.model, std::move(all));
+  c.generations = std::make_unique<Generations>(c.model, std::move(all), request.gone);
   return completion;
 }
 

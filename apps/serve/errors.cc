@@ -2,7 +2,7 @@
 
 #include <new>
 
-#include "upg/error.h"
+#include "upg/scheduler.h"
 
 namespace upg::serve {
 namespace {
@@ -42,7 +42,7 @@ struct CodeRow {
 
 constexpr CodeRow kCodes[] = {
     {ErrorCode::kInvalidArgument, 400, ""}, {ErrorCode::kUnsupported, 400, "unsupported"},
-    {ErrorCode::kNotFound, 400, ""},        {ErrorCode::kBusy, 429, "busy"},
+    {ErrorCode::kNotFound, 400, ""},        {ErrorCode::kBusy, 503, "shutting_down"},
     {ErrorCode::kOutOfMemory, 503, ""},     {ErrorCode::kCancelled, 503, "shutting_down"},
 };
 
@@ -50,6 +50,11 @@ constexpr CodeRow kCodes[] = {
 
 RequestError as_request_error(const std::exception& error) {
   if (const auto* request = dynamic_cast<const RequestError*>(&error)) return *request;
+  if (const auto* busy = dynamic_cast<const BusyError*>(&error)) {
+    RequestError refused(429, busy->what(), {}, "busy");
+    refused.retry_after = busy->retry_after().count();
+    return refused;
+  }
   if (const auto* own = dynamic_cast<const Error*>(&error))
     for (const CodeRow& row : kCodes)
       if (row.code == own->code()) return RequestError(row.status, own->what(), {}, row.name);
@@ -74,7 +79,8 @@ HttpResponse error_response(const RequestError& error, ErrorForm form) {
   HttpResponse response;
   response.status = error.status;
   response.body = to_text(error_json(error, form));
-  if (error.status == 429 || error.status == 503) response.headers.emplace_back("Retry-After", "1");
+  if (error.status == 429 || error.status == 503)
+    response.headers.emplace_back("Retry-After", std::to_string(error.retry_after));
   if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   return response;
 }

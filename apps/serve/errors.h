@@ -14,8 +14,9 @@ struct RequestError : std::runtime_error {
   RequestError(int http_status, const std::string& message, std::string field = {}, std::string name = {})
       : std::runtime_error(message), status(http_status), param(std::move(field)), code(std::move(name)) {}
   int status;
-  std::string param;  // the field of the request, or empty
-  std::string code;   // a word for programs, or empty
+  std::string param;        // the field of the request, or empty
+  std::string code;         // a word for programs, or empty
+  int64_t retry_after = 1;  // seconds, with status 429 and 503
 };
 
 enum class ErrorForm { kOpenAi, kAnthropic };

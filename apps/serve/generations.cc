@@ -3,17 +3,22 @@
 #include <thread>
 
 #include "errors.h"
+#include "limits.h"
 
 namespace upg::serve {
 
 using std::chrono::milliseconds;
 
-Generations::Generations(std::shared_ptr<ServedModel> model, std::vector<GenerationRequest> requests)
+Generations::Generations(std::shared_ptr<ServedModel> model, std::vector<GenerationRequest> requests,
+                         const std::function<bool()>& gone)
     : model_(std::move(model)), requests_(std::move(requests)) {
   submit_next();
+  const auto end = std::chrono::steady_clock::now() + kSilence;
+  while (!running_[0]->wait_begun(milliseconds(100)) && std::chrono::steady_clock::now() < end && !gone()) continue;
 }
 
 void Generations::submit_next() {
+  requests_.at(submitted_).more = submitted_ > 0;
   running_[submitted_] = model_->scheduler->submit(requests_.at(submitted_));
   requests_[submitted_++] = {};
 }

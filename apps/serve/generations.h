@@ -14,8 +14,10 @@ namespace upg::serve {
 
 class Generations {
  public:
-  /// Submits the first. Throws what Scheduler::submit throws.
-  Generations(std::shared_ptr<ServedModel> model, std::vector<GenerationRequest> requests);
+  /// Submits the first and waits until it has a place, not for long, so that a refusal can still be a status. Throws
+  /// what Scheduler::submit and Generation::wait_begun throw.
+  Generations(std::shared_ptr<ServedModel> model, std::vector<GenerationRequest> requests,
+              const std::function<bool()>& gone);
 
   struct Takers {
     std::function<void(size_t index, const GenerationPiece& piece)> piece;

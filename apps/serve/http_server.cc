@@ -9,6 +9,7 @@
 #include <list>
 #include <mutex>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 #include "connection.h"
@@ -19,7 +20,8 @@ namespace upg::serve {
 namespace {
 
 // The connections there are, and what they are at. Ordered by who gives up first when there are too many: those between
-// requests, then those whose request is still on its way, of which slow ones are the oldest.
+// requests, then those whose request is still on its way, of which slow ones are the oldest. Those that have only just
+// come to it are the last: the next request may be among them.
 class Registry {
  public:
   enum class State { kWaiting, kReceiving, kAnswering };
@@ -47,11 +49,14 @@ class Registry {
   /// Makes one connection give up; false where all are being answered.
   bool evict() {
     const std::scoped_lock lock(mutex_);
+    const auto fresh_from = Connection::Clock::now() - std::chrono::seconds(1);
+    const auto rank = [&](const Entry& entry) {
+      const bool fresh = entry.since > fresh_from;
+      return std::tuple(fresh, fresh ? State::kWaiting : entry.state, entry.since);
+    };
     Entry* first = nullptr;
     for (Entry& entry : entries_)
-      if (entry.state != State::kAnswering &&
-          (first == nullptr || std::pair(entry.state, entry.since) < std::pair(first->state, first->since)))
-        first = &entry;
+      if (entry.state != State::kAnswering && (first == nullptr || rank(entry) < rank(*first))) first = &entry;
     if (first == nullptr) return false;
     first->state = State::kAnswering;  // not again
     ::shutdown(first->socket, SHUT_RD);
@@ -259,6 +264,7 @@ class HttpServer::Impl : public httplib::Server {
     const Registry::Handle entry = registry_.add(socket);
     current = &connection;
     current_entry = entry;
+    bool gently = false;  // where a response may be on its way
     for (bool going = true; going;) {
       const Connection::Wait wait = connection.wait_for_request([&] {
         registry_.set_state(entry, Registry::State::kReceiving);
@@ -267,6 +273,7 @@ class HttpServer::Impl : public httplib::Server {
       if (wait == Connection::Wait::kTooLarge)
         connection.answer(431, "Request Header Fields Too Large", "the headers are longer than the limit");
       if (wait == Connection::Wait::kTimeout) connection.answer(408, "Request Timeout", "the headers took too long");
+      gently = wait != Connection::Wait::kClosed;
       if (wait != Connection::Wait::kReady) break;
       current_path.clear();
       bool closed = false;
@@ -279,7 +286,10 @@ class HttpServer::Impl : public httplib::Server {
     }
     current = nullptr;
     registry_.remove(entry);
-    connection.close_gently();
+    if (gently)
+      connection.close_gently();
+    else
+      ::close(socket);
     return true;
   }
 

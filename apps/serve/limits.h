@@ -21,6 +21,8 @@ constexpr size_t kMaxBiasEntries = 1024;
 constexpr size_t kMaxTools = 128;
 constexpr uint64_t kMaxTopLogprobs = 20;
 
+constexpr size_t kBytesAToken = 4;  // of a request's body, about: to refuse it under overload before it is read
+
 constexpr std::chrono::seconds kHeaderTime{10};  // from a request's first byte to the end of its headers
 constexpr std::chrono::seconds kBodyTime{60};    // from there to the end of its body
 constexpr std::chrono::seconds kIdleTime{15};    // of a connection between requests

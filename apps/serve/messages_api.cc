@@ -197,6 +197,7 @@ std::shared_ptr<Message> read_message(const Service& service, const HttpRequest&
   const Fields fields(body);
   auto message = std::make_shared<Message>();
   message->model = read_model(service, fields);
+  message->model->scheduler->check_room(request.body.size() / kBytesAToken);
   message->stream = fields.flag("stream").value_or(false);
   const auto most = fields.integer("max_tokens", 1, INT32_MAX);
   if (!most) refuse("max_tokens", "max_tokens is missing: it must be an integer");
@@ -210,8 +211,8 @@ std::shared_ptr<Message> read_message(const Service& service, const HttpRequest&
                                  message->model->ends.texts.end());
   generation.options.max_tokens = static_cast<uint64_t>(*most);
   generation.constraint = call_constraint(*message->model, message->prompt);
-  message->generations =
-      std::make_unique<Generations>(message->model, std::vector<GenerationRequest>{std::move(generation)});
+  message->generations = std::make_unique<Generations>(
+      message->model, std::vector<GenerationRequest>{std::move(generation)}, request.gone);
   return message;
 }
 

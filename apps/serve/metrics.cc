@@ -19,8 +19,11 @@ struct StatisticRow {
 constexpr StatisticRow kStatistics[] = {
     {"upg_generations_running", "gauge", "Generations in the batch.", &SchedulerStatistics::running},
     {"upg_generations_waiting", "gauge", "Generations in the queue.", &SchedulerStatistics::waiting},
+    {"upg_overloaded", "gauge", "1 while a request is taken or refused at once.", &SchedulerStatistics::overloaded},
     {"upg_kv_positions_used", "gauge", "Positions of keys and values in use.", &SchedulerStatistics::positions_used},
     {"upg_kv_positions", "gauge", "Positions of keys and values there are.", &SchedulerStatistics::positions},
+    {"upg_kv_blocks_held", "gauge", "Blocks of keys and values that are held.", &SchedulerStatistics::blocks_held},
+    {"upg_kv_blocks_kept", "gauge", "Of earlier requests, when last nothing ran.", &SchedulerStatistics::blocks_kept},
     {"upg_generations_total", "counter", "Generations taken.", &SchedulerStatistics::requests},
     {"upg_generations_refused_total", "counter", "Generations refused.", &SchedulerStatistics::refused},
     {"upg_generations_cancelled_total", "counter", "Generations cancelled.", &SchedulerStatistics::cancelled},

@@ -231,6 +231,7 @@ std::shared_ptr<Response> read_response(const Service& service, const HttpReques
   const Fields fields(body);
   auto response = std::make_shared<Response>();
   response->model = read_model(service, fields);
+  response->model->scheduler->check_room(request.body.size() / kBytesAToken);
   for (const char* name : {"previous_response_id", "conversation", "prompt"})
     if (fields.find(name) != nullptr)
       refuse(name, fmt::format("{} is not supported: this server keeps no responses; send the whole input", name));
@@ -249,8 +250,8 @@ std::shared_ptr<Response> read_response(const Service& service, const HttpReques
   if (const Json* text = fields.object("text"))
     generation.constraint = read_constraint(*response->model, Fields(*text, "text"), "format");
   if (!response->prompt.prefix.empty()) generation.constraint = call_constraint(*response->model, response->prompt);
-  response->generations =
-      std::make_unique<Generations>(response->model, std::vector<GenerationRequest>{std::move(generation)});
+  response->generations = std::make_unique<Generations>(
+      response->model, std::vector<GenerationRequest>{std::move(generation)}, request.gone);
   return response;
 }
 

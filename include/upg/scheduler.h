@@ -17,16 +17,30 @@
 #include <vector>
 
 #include "upg/engine.h"
+#include "upg/error.h"
 
 namespace upg {
 
 struct SchedulerOptions {
-  unsigned parallel = 4;     // requests that run together
-  SessionOptions session{};  // of each; its context is what one request may fill
-  uint64_t queue = 64;       // requests that may wait besides; more are refused with Error(kBusy)
+  unsigned parallel = 4;                 // requests that run together
+  SessionOptions session{};              // of each; its context is what one request may fill
+  uint64_t queue = 64;                   // requests that may wait besides, and
+  std::chrono::seconds queue_time{600};  // how long; more are refused with BusyError
 };
 
-/// Restricts what a generation may say, token by token. Called from the scheduler's thread.
+/// There is no room for a request now. Once one had to be refused, nothing waits any more until the load has gone: a
+/// request is taken where its first token can come about as soon as from an idle engine, and refused otherwise.
+class BusyError : public Error {
+ public:
+  BusyError(const std::string& message, std::chrono::seconds retry_after)
+      : Error(ErrorCode::kBusy, message), retry_after_(retry_after) {}
+  std::chrono::seconds retry_after() const noexcept { return retry_after_; }  // when a place is expected, at least 1
+
+ private:
+  std::chrono::seconds retry_after_;
+};
+
+/// Restricts what one generation may say, token by token. Called from the engine's threads, one at a time.
 class TokenConstraint {
  public:
   virtual ~TokenConstraint() = default;
@@ -44,6 +58,7 @@ struct GenerationRequest {
   uint32_t top_logprobs = 0;     // of so many likeliest ones in its place
   bool prompt_logprobs = false;  // the same of each token of the prompt but the first
   std::shared_ptr<TokenConstraint> constraint{};
+  bool more = false;  // beside others of its caller, who can wait with it: a refusal is no sign of overload
 };
 
 struct TokenLogprob {
@@ -67,6 +82,9 @@ class Generation {
   /// Waits for the next piece, at most `timeout`: then the piece is empty. nullopt at the end. Throws the Error that
   /// ended the generation, if one did.
   virtual std::optional<GenerationPiece> next(std::chrono::milliseconds timeout) = 0;
+  /// Waits until it has a place, at most `timeout`; whether it has one, or has ended. Throws BusyError where it waited
+  /// in vain, or the Error that ended the generation.
+  virtual bool wait_begun(std::chrono::milliseconds timeout) = 0;
   /// Ends it before its next token.
   virtual void cancel() = 0;
   /// After the end.
@@ -76,7 +94,10 @@ class Generation {
 
 struct SchedulerStatistics {
   uint64_t running = 0, waiting = 0;
+  uint64_t overloaded = 0;                     // 1 while nothing may wait
   uint64_t positions_used = 0, positions = 0;  // of keys and values; kept ones of earlier requests count as used
+  uint64_t blocks_held = 0;  // that keys and values lie in, shared ones counted once; 0 where the device has none
+  uint64_t blocks_kept = 0;  // when last nothing ran: those kept of earlier requests
   uint64_t requests = 0, refused = 0, cancelled = 0;
   uint64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   uint64_t steps = 0;
@@ -93,7 +114,11 @@ class Scheduler {
   uint64_t context() const;  // positions one request may fill
   const Engine& engine() const;
 
-  /// Throws Error(kBusy) where the queue is full or drain() was called, Error(kInvalidArgument) for a prompt that is
+  /// Throws BusyError where a request with a prompt of so many tokens would be refused now. Cheap: to be asked before a
+  /// prompt is made.
+  void check_room(uint64_t prompt_tokens);
+
+  /// Throws BusyError where there is no room, Error(kBusy) after drain(), Error(kInvalidArgument) for a prompt that is
   /// empty, has an unknown id, or is longer than the context (the message has both numbers), and for sampling options
   /// out of range. On the CPU the same request with the same seed gives the same text whatever runs beside it.
   std::shared_ptr<Generation> submit(GenerationRequest request);

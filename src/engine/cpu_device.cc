@@ -12,8 +12,12 @@ namespace {
 
 class CpuTimeline final : public Timeline {
  public:
-  CpuTimeline(Model& model, OpContext& context, uint64_t capacity, const KvType& kv, Activations activations)
-      : model_(model), context_(context), cache_(model.shape().kv, capacity, kv), activations_(activations) {}
+  CpuTimeline(Model& model, OpContext& context, uint64_t capacity, const KvType& kv, std::shared_ptr<KvPool> pool,
+              Activations activations)
+      : model_(model),
+        context_(context),
+        cache_(model.shape().kv, capacity, kv, std::move(pool)),
+        activations_(activations) {}
 
   uint64_t capacity() const override { return cache_.capacity(); }
   uint64_t length() const override { return cache_.length(); }
@@ -48,10 +52,13 @@ class CpuTimeline final : public Timeline {
       model_.final_norm(context_, piece.size(), rows.data());
       for (size_t i = 0; i < rows.size(); ++i) sums[i % width] += rows[i];
     }
+    set_length(0);
     std::vector<float> mean(width);
     for (uint64_t i = 0; i < width; ++i) mean[i] = static_cast<float>(sums[i] / static_cast<double>(tokens.size()));
     return mean;
   }
+
+  void list_blocks(std::set<const void*>& blocks) const override { cache_.list_blocks(blocks); }
 
   KvCache& cache() { return cache_; }
   Activations activations() const { return activations_; }
@@ -79,7 +86,7 @@ class CpuTimeline final : public Timeline {
 std::string CpuDevice::description() const { return fmt::format("CPU, {} threads", context_.pool.size()); }
 
 std::unique_ptr<Timeline> CpuDevice::timeline(uint64_t capacity, const KvType& kv, Activations activations) {
-  return std::make_unique<CpuTimeline>(model_, context_, capacity, kv, activations);
+  return std::make_unique<CpuTimeline>(model_, context_, capacity, kv, pool_, activations);
 }
 
 void CpuDevice::forward(std::span<const Work> work) {

@@ -18,12 +18,14 @@ class CpuDevice final : public Device {
   double measure_bandwidth() override;
   std::string_view bandwidth_kind() const override { return "reads"; }
   uint64_t memory_bytes() const override;
+  uint64_t blocks_held() const override { return pool_->blocks_held(); }
 
  private:
   Model& model_;
   OpContext& context_;
-  std::vector<float> hidden_, logits_;        // of forward()
-  std::unique_ptr<ReadBandwidth> bandwidth_;  // made when it is asked for
+  std::shared_ptr<KvPool> pool_ = std::make_shared<KvPool>();  // of all timelines
+  std::vector<float> hidden_, logits_;                         // of forward()
+  std::unique_ptr<ReadBandwidth> bandwidth_;                   // made when it is asked for
 };
 
 }  // namespace upg

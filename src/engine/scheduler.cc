@@ -1,12 +1,15 @@
 #include "upg/scheduler.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <future>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "base/error.h"
+#include "engine/admission.h"
 #include "engine/scheduler_job.h"
 
 namespace upg {
@@ -39,6 +42,7 @@ class Handle final : public Generation {
   explicit Handle(std::shared_ptr<Job> job) : job_(std::move(job)) {}
   ~Handle() override { job_->cancel(); }
   std::optional<GenerationPiece> next(std::chrono::milliseconds timeout) override { return job_->next(timeout); }
+  bool wait_begun(std::chrono::milliseconds timeout) override { return job_->wait_begun(timeout); }
   void cancel() override { job_->cancel(); }
   const GenerateResult& result() const override { return job_->result(); }
   uint64_t cached_tokens() const override { return job_->cached_tokens(); }
@@ -50,7 +54,10 @@ class Handle final : public Generation {
 }  // namespace
 
 struct Scheduler::Impl {
-  Impl(std::shared_ptr<Engine> e, const SchedulerOptions& o) : engine(std::move(e)), options(o), slots(o.parallel) {
+  using Clock = Admission::Clock;
+
+  Impl(std::shared_ptr<Engine> e, const SchedulerOptions& o)
+      : engine(std::move(e)), options(o), admission(o.parallel, o.queue, o.queue_time), slots(o.parallel) {
     if (o.parallel == 0) fail(ErrorCode::kInvalidArgument, "parallel is 0: at least one request must run");
     // Requests have the same text alone and together.
     engine->impl().context.one_as_many = true;
@@ -81,20 +88,38 @@ struct Scheduler::Impl {
              engine->info().vocab_size);
   }
 
-  void enqueue(const std::function<void()>& add) {
+  // `more`: a refusal is no sign of overload.
+  void enqueue(uint64_t prompt_tokens, bool more, const std::function<void(Clock::time_point deadline)>& add) {
     {
       const std::scoped_lock lock(mutex);
-      if (draining || stopping || statistics.waiting >= options.queue) {
+      if (draining || stopping) {
         ++statistics.refused;
-        if (draining || stopping) fail(ErrorCode::kBusy, "no more requests are taken: the end is near");
-        fail(ErrorCode::kBusy, "{} requests are waiting already; try again later", statistics.waiting);
+        fail(ErrorCode::kBusy, "no more requests are taken: the end is near");
       }
+      const Clock::time_point now = Clock::now();
+      check_room(prompt_tokens, more, now);
       ++statistics.waiting;
       ++statistics.requests;
-      add();
+      unread += prompt_tokens;
+      add(admission.deadline(now));
     }
     changed.notify_all();
   }
+
+  void check_room(uint64_t prompt_tokens, bool more, Clock::time_point now) {
+    const auto refusal = admission.check(load(), prompt_tokens, now);
+    if (!refusal) return;
+    if (!more) {
+      ++statistics.refused;
+      admission.refused(now);
+    }
+    throw busy(*refusal);
+  }
+
+  static BusyError busy(const Admission::Refusal& refusal) {
+    return {fmt::format("{}; try again in {} s", refusal.reason, refusal.retry_after.count()), refusal.retry_after};
+  }
+  Admission::Load load() const { return {running(), statistics.waiting, unread}; }
 
   // --- The scheduler's thread
 
@@ -112,6 +137,11 @@ struct Scheduler::Impl {
       lock.lock();
       statistics.waiting -= to_embed.size();
       release();
+      unread = 0;
+      for (const auto& [client, jobs] : waiting)
+        for (const auto& job : jobs) unread += job->unread();
+      for (const Slot& slot : slots) unread += slot.job ? slot.job->unread() : 0;
+      for (const Embedding& e : embeddings) unread += e.tokens.size();
       if (idle()) changed.notify_all();  // for drain()
     }
     for (Slot& slot : slots)
@@ -140,30 +170,40 @@ struct Scheduler::Impl {
     return job;
   }
 
-  void drop_cancelled() {
+  // Takes those of the waiting out that `ended` ends.
+  template <typename Ended>
+  void drop_waiting(Ended&& ended) {
     for (auto client = waiting.begin(); client != waiting.end();) {
-      std::erase_if(client->second, [&](const std::shared_ptr<Job>& job) {
-        if (!job->cancelled()) return false;
-        job->finish(FinishReason::kCancelled);
-        ++statistics.cancelled;
-        --statistics.waiting;
-        return true;
-      });
+      statistics.waiting -= std::erase_if(client->second, [&](const std::shared_ptr<Job>& job) { return ended(*job); });
       client = client->second.empty() ? waiting.erase(client) : std::next(client);
     }
   }
 
   void admit() {
-    drop_cancelled();
+    drop_waiting([&](Job& job) {
+      if (!job.cancelled()) return false;
+      job.finish(FinishReason::kCancelled);
+      ++statistics.cancelled;
+      return true;
+    });
     while (running() < slots.size()) {
       std::shared_ptr<Job> job = take_waiting();
-      if (!job) return;
+      if (!job) break;
       Slot& slot = choose_slot(*job);
       job->begin(slot.held.size());
       statistics.cached_tokens += slot.held.size();
       slot.job = std::move(job);
       slot.used = ++clock;
     }
+    const Clock::time_point now = Clock::now();
+    const Admission::Load there = load();
+    drop_waiting([&](Job& job) {
+      if (job.deadline > now) return false;
+      job.fail_with(std::make_exception_ptr(busy(admission.expired(there))));
+      admission.refused(now);
+      ++statistics.refused;
+      return true;
+    });
   }
 
   // A free slot that holds as much of the prompt as there is to be had, and nothing else. The prompt's last token is
@@ -185,7 +225,7 @@ struct Scheduler::Impl {
       source->held.resize(source->timeline->set_length(most));
       return *source;
     }
-    // Another's beginning: it keeps what it has.
+    // Another's beginning, which it keeps.
     oldest->held.clear();
     if (source && most >= kCopyAtLeast && oldest->timeline->copy_from(*source->timeline, most)) {
       oldest->held.assign(prompt.begin(), prompt.begin() + static_cast<ptrdiff_t>(most));
@@ -241,7 +281,7 @@ struct Scheduler::Impl {
       w.logits = at;
       at += (w.range.end - w.range.begin) * vocab;
     }
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     try {
       engine->impl().device->forward(work);
     } catch (...) {  // out of memory for a window, a device that failed: who was in the pass cannot go on
@@ -252,11 +292,12 @@ struct Scheduler::Impl {
       return;
     }
     if (prompt_tokens > 0) {
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
       seconds_a_token = seconds / static_cast<double>(prompt_tokens);
     }
-    uint64_t generated = 0;
-    for (size_t i = 0; i < work.size(); ++i) {
+    // Going through a vocabulary takes as long as a layer: each request's on one of the threads.
+    std::atomic<uint64_t> generated = 0;
+    engine->impl().context.pool.each(work.size(), [&](uint64_t i, unsigned) {
       Slot& slot = *of_work[i];
       const Work& w = work[i];
       slot.held.insert(slot.held.end(), w.tokens.begin(), w.tokens.end());
@@ -268,7 +309,7 @@ struct Scheduler::Impl {
         slot.job->fail_with(std::current_exception());
       }
       generated += slot.job->result().tokens.size() - before;
-    }
+    });
     const std::scoped_lock lock(mutex);
     ++statistics.steps;
     statistics.prompt_tokens += prompt_tokens;
@@ -279,12 +320,18 @@ struct Scheduler::Impl {
 
   // Slots of requests that ended are free.
   void release() {
+    const bool ran = running() > 0;
     for (Slot& slot : slots) {
       if (!slot.job || !slot.job->ended()) continue;
       if (slot.job->result().finish == FinishReason::kCancelled) ++statistics.cancelled;
+      admission.left(Admission::Seconds(slot.job->seconds_held()));
       slot.job.reset();
       slot.used = ++clock;
     }
+    if (!ran || running() > 0) return;
+    std::set<const void*> kept;
+    for (const Slot& slot : slots) slot.timeline->list_blocks(kept);
+    statistics.blocks_kept = kept.size();
   }
 
   void embed(Embedding& e) {
@@ -298,6 +345,7 @@ struct Scheduler::Impl {
 
   std::shared_ptr<Engine> engine;
   SchedulerOptions options;
+  Admission admission;
   uint64_t context = 0;
   std::vector<Slot> slots;
   std::unique_ptr<Timeline> embedder;  // made when it is asked for
@@ -310,6 +358,7 @@ struct Scheduler::Impl {
   std::map<std::string, std::deque<std::shared_ptr<Job>>> waiting;  // by client
   std::string last_client;
   std::deque<Embedding> embeddings;
+  uint64_t unread = 0;             // tokens of the prompts of all these
   SchedulerStatistics statistics;  // `running` and `positions` are filled in when asked for
   bool draining = false, stopping = false;
   std::thread thread;
@@ -322,17 +371,26 @@ Scheduler::~Scheduler() = default;
 uint64_t Scheduler::context() const { return impl_->context; }
 const Engine& Scheduler::engine() const { return *impl_->engine; }
 
+void Scheduler::check_room(uint64_t prompt_tokens) {
+  const std::scoped_lock lock(impl_->mutex);
+  impl_->check_room(prompt_tokens, /*more=*/false, Admission::Clock::now());
+}
+
 std::shared_ptr<Generation> Scheduler::submit(GenerationRequest request) {
   impl_->check_prompt(request.prompt);
   auto job = std::make_shared<Job>(*impl_->engine, std::move(request));
-  impl_->enqueue([&] { impl_->waiting[job->request().client].push_back(job); });
+  const GenerationRequest& taken = job->request();
+  impl_->enqueue(taken.prompt.size(), taken.more, [&](Admission::Clock::time_point deadline) {
+    job->deadline = deadline;
+    impl_->waiting[taken.client].push_back(job);
+  });
   return std::make_shared<Handle>(std::move(job));
 }
 
 std::vector<float> Scheduler::embed(std::span<const int32_t> tokens) {
   impl_->check_prompt(tokens);
   std::future<std::vector<float>> result;
-  impl_->enqueue([&] {
+  impl_->enqueue(tokens.size(), /*more=*/false, [&](Admission::Clock::time_point) {
     Embedding& e = impl_->embeddings.emplace_back();
     e.tokens.assign(tokens.begin(), tokens.end());
     result = e.result.get_future();
@@ -344,6 +402,8 @@ SchedulerStatistics Scheduler::statistics() const {
   const std::scoped_lock lock(impl_->mutex);
   SchedulerStatistics s = impl_->statistics;
   s.running = impl_->running();
+  s.blocks_held = impl_->engine->impl().device->blocks_held();
+  s.overloaded = impl_->admission.overloaded(Admission::Clock::now());
   s.positions = impl_->slots.size() * impl_->context;
   return s;
 }

@@ -40,6 +40,13 @@ std::optional<GenerationPiece> Job::next(std::chrono::milliseconds timeout) {
   return std::nullopt;
 }
 
+bool Job::wait_begun(std::chrono::milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, timeout, [&] { return begun_ || closed_; });
+  if (error_) std::rethrow_exception(error_);
+  return begun_ || closed_;
+}
+
 void Job::put(GenerationPiece piece) {
   {
     const std::scoped_lock lock(mutex_);
@@ -55,8 +62,15 @@ void Job::put(GenerationPiece piece) {
 
 void Job::begin(uint64_t cached) {
   read_ = cached_ = cached;
-  phase_began_ = std::chrono::steady_clock::now();
+  began_ = phase_began_ = std::chrono::steady_clock::now();
+  {
+    const std::scoped_lock lock(mutex_);
+    begun_ = true;
+  }
+  changed_.notify_all();
 }
+
+double Job::seconds_held() const { return seconds_since(began_); }
 
 std::span<const int32_t> Job::pending() const {
   return reading_prompt() ? std::span(request_.prompt).subspan(read_) : std::span(&last_, 1);

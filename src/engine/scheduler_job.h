@@ -23,6 +23,7 @@ class Job {
 
   // For the reader, from any thread.
   std::optional<GenerationPiece> next(std::chrono::milliseconds timeout);
+  bool wait_begun(std::chrono::milliseconds timeout);
   void cancel() { cancelled_ = true; }
   const GenerateResult& result() const { return result_; }
   uint64_t cached_tokens() const { return cached_; }
@@ -31,17 +32,21 @@ class Job {
   const GenerationRequest& request() const { return request_; }
   bool cancelled() const { return cancelled_; }
   bool ended() const { return ended_; }
-  /// The prompt's first `cached` tokens need not be read.
+  /// Has a place. The prompt's first `cached` tokens need not be read.
   void begin(uint64_t cached);
+  double seconds_held() const;  // since then
   /// What is to be run next: the rest of the prompt, or the last token.
   std::span<const int32_t> pending() const;
   bool reading_prompt() const { return read_ < request_.prompt.size(); }
+  uint64_t unread() const { return request_.prompt.size() - read_; }  // of the prompt
   /// n pending tokens were run. `rows` [n or 1, vocab_size]: logits after each of them where wants_all_rows(), else
   /// after the last; empty where the prompt goes on and nobody wants them. `room`: positions left.
   void advance(uint64_t n, std::span<const float> rows, uint64_t room);
   bool wants_all_rows() const { return request_.prompt_logprobs && reading_prompt(); }
   void finish(FinishReason reason);
   void fail_with(std::exception_ptr error);
+
+  std::chrono::steady_clock::time_point deadline{};  // of waiting for a place
 
  private:
   void sample(std::span<const float> logits, uint64_t room);
@@ -60,13 +65,13 @@ class Job {
   int32_t last_ = 0;
   bool ended_ = false;
   GenerateResult result_;
-  std::chrono::steady_clock::time_point phase_began_{};
+  std::chrono::steady_clock::time_point began_{}, phase_began_{};
   std::atomic<bool> cancelled_ = false;
 
   std::mutex mutex_;
   std::condition_variable changed_;
   std::optional<GenerationPiece> waiting_;  // what the reader has not taken
-  bool closed_ = false;
+  bool begun_ = false, closed_ = false;
   std::exception_ptr error_;
 };
 

@@ -141,6 +141,39 @@ TEST_F(SchedulerTest, AFullQueueAndADrainRefuse) {
   EXPECT_NE(text_of(*taken[2]), "");
 }
 
+TEST_F(SchedulerTest, WhoWaitsInVainIsRefusedInTime) {
+  Scheduler scheduler(engine(), {.parallel = 1, .session = {.context = 1024}, .queue_time = 0s});
+  const auto first = scheduler.submit(request(kPrompts[0], 1000));
+  while (!first->wait_begun(10s)) continue;
+  const auto second = scheduler.submit(request(kPrompts[1], 2));
+  ErrorCode code{};
+  EXPECT_THAT(error_of([&] { second->wait_begun(10s); }, &code).value(), HasSubstr("try again in 1 s"));
+  EXPECT_EQ(code, ErrorCode::kBusy);
+  EXPECT_EQ(scheduler.statistics().overloaded, 1u);
+  // From now on nothing waits: refused at once.
+  try {
+    scheduler.submit(request(kPrompts[2], 2));
+    FAIL() << "there is no place";
+  } catch (const BusyError& busy) {
+    EXPECT_EQ(busy.retry_after(), 1s);
+    EXPECT_THAT(busy.what(), HasSubstr("all 1 places are taken"));
+  }
+  EXPECT_EQ(scheduler.statistics().refused, 2u);
+  first->cancel();
+  EXPECT_TRUE(scheduler.drain(30s));
+  EXPECT_FALSE(first->next(1s)->tokens.empty());
+}
+
+TEST_F(SchedulerTest, MoreOfTheSameCallerIsRefusedWithoutBeingOverload) {
+  Scheduler scheduler(engine(), {.parallel = 1, .session = {.context = 1024}, .queue = 0});
+  const auto first = scheduler.submit(request(kPrompts[0], 1000));
+  GenerationRequest more = request(kPrompts[1], 2);
+  more.more = true;
+  EXPECT_TRUE(error_of([&] { scheduler.submit(more); }));
+  EXPECT_EQ(scheduler.statistics().overloaded, 0u);
+  EXPECT_EQ(scheduler.statistics().refused, 0u);
+}
+
 TEST_F(SchedulerTest, ClientsTakeTurns) {
   Scheduler scheduler(engine(), {.parallel = 1, .session = {.context = 512}});
   auto hold = scheduler.submit(request(kPrompts[0], 400));

@@ -71,16 +71,19 @@ struct GemmArgs {
 using GemmFn = void (*)(const GemmArgs&) noexcept;
 
 /// Attention of `group` query heads that share one head of keys and values, over positions [0, n_positions):
-/// out[g] = softmax(cap(scale * q[g] . k)) v, with cap(s) = softcap * tanh(s / softcap) where softcap is not 0. Keys of
-/// consecutive positions are consecutive; values may be a part of them.
+/// out[g] = softmax(cap(scale * q[g] . k)) v, with cap(s) = softcap * tanh(s / softcap) where softcap is not 0. Keys
+/// and values lie in blocks, of consecutive positions each; values may be a part of keys.
 struct AttendArgs {
-  const float* q;        // [group, head_dim], q_stride apart
-  const void* k;         // [n_positions, head_dim], f16 or int8
-  const void* v;         // [n_positions, value_dim], v_stride elements apart
-  const float* k_scale;  // [n_positions], int8 only
-  const float* v_scale;  // the same
-  float* out;            // [group, value_dim], out_stride apart
-  float* scores;         // scratch [group, n_positions]
+  const float* q;                      // [group, head_dim], q_stride apart
+  const unsigned char* const* blocks;  // of block_positions positions each, and in each of them,
+  uint64_t k_at;                       // so many bytes from its begin: [block_positions, head_dim] of the cache's type
+  uint64_t v_at;                       // [block_positions, value_dim], v_stride elements apart
+  uint64_t k_scale_at;                 // [block_positions] floats, int8 only
+  uint64_t v_scale_at;                 // the same
+  uint64_t block_positions;
+  uint64_t first;  // the place of position 0 in the first block
+  float* out;      // [group, value_dim], out_stride apart
+  float* scores;   // scratch [group, n_positions]
   uint64_t group;
   uint64_t q_stride;
   uint64_t out_stride;

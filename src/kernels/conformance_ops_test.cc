@@ -123,8 +123,25 @@ TEST(ConformanceAttend, AgreesWithTheReferenceAtAllSizes) {
           std::vector<float> out((group - 1) * out_stride + value_dim, kPoison), expected = out, magnitude = out;
           std::vector<float> scores(group * positions);
           const auto attend = [&](AttendFn run, const Cache& values, std::vector<float>& to) {
-            run({q.data(), keys.bytes.data(), values.bytes.data(), keys.scale.data(), values.scale.data(), to.data(),
-                 scores.data(), group, q_stride, out_stride, head_dim, value_dim, head_dim, positions, scale, softcap});
+            const uint64_t block_positions = seed % 2 ? 64 : 1 + seed % 100;
+            BlockedCache cache(positions, block_positions, seed % block_positions);
+            AttendArgs args{};
+            args.q = q.data();
+            args.out = to.data();
+            args.scores = scores.data();
+            args.group = group;
+            args.q_stride = q_stride;
+            args.out_stride = out_stride;
+            args.head_dim = args.v_stride = head_dim;
+            args.value_dim = value_dim;
+            args.scale = scale;
+            args.softcap = softcap;
+            args.k_at = cache.add(keys.bytes.data(), keys.bytes.size() / positions);
+            args.v_at = cache.add(values.bytes.data(), values.bytes.size() / positions);
+            args.k_scale_at = cache.add(keys.scale.data(), sizeof(float));
+            args.v_scale_at = cache.add(values.scale.data(), sizeof(float));
+            cache.put_into(args);
+            run(args);
           };
           attend(ref, v, expected);
           attend(ref, v_magnitude, magnitude);

@@ -65,4 +65,47 @@ inline bool within(float actual, double expected, double bound) {
   return std::abs(double{actual} - expected) <= bound;
 }
 
+/// Keys and values of consecutive positions put into blocks as a cache has them, from place `first` of the first block
+/// on; values may be parts of the keys. Memory that is nobody's is 0xff.
+class BlockedCache {
+ public:
+  BlockedCache(uint64_t positions, uint64_t block_positions, uint64_t first)
+      : positions_(positions), block_positions_(block_positions), first_(first) {}
+
+  /// Adds an array of `bytes` a position; returns where it begins in each block.
+  uint64_t add(const void* array, uint64_t bytes) {
+    const uint64_t at = block_bytes_;
+    block_bytes_ += (block_positions_ * bytes + 63) / 64 * 64;
+    arrays_.push_back({static_cast<const unsigned char*>(array), bytes, at});
+    return at;
+  }
+  /// Valid as long as this is; after the last add().
+  void put_into(AttendArgs& args) {
+    const uint64_t n = (first_ + positions_ + block_positions_ - 1) / block_positions_;
+    memory_.assign(n, std::vector<unsigned char>(block_bytes_, 0xff));
+    blocks_.clear();
+    for (std::vector<unsigned char>& block : memory_) blocks_.push_back(block.data());
+    for (const Array& a : arrays_)
+      for (uint64_t p = 0; p < positions_; ++p) {
+        const uint64_t place = first_ + p;
+        std::memcpy(memory_[place / block_positions_].data() + a.at + place % block_positions_ * a.bytes,
+                    a.from + p * a.bytes, a.bytes);
+      }
+    args.blocks = blocks_.data();
+    args.block_positions = block_positions_;
+    args.first = first_;
+    args.n_positions = positions_;
+  }
+
+ private:
+  struct Array {
+    const unsigned char* from;
+    uint64_t bytes, at;
+  };
+  uint64_t positions_, block_positions_, first_, block_bytes_ = 0;
+  std::vector<Array> arrays_;
+  std::vector<std::vector<unsigned char>> memory_;
+  std::vector<const unsigned char*> blocks_;
+};
+
 }  // namespace upg::kernels

@@ -39,8 +39,10 @@ float store_int8(const float* vector, uint64_t head_dim, std::byte* out) {
   return largest / 127.0f;
 }
 
-// Tokens of a pass that a layer with a window has room for at first.
-constexpr uint64_t kPassTokens = 512;
+constexpr uint64_t kBlockPositions = 64;
+constexpr uint64_t kKeptBehind = 512;  // positions before a window, for going back a little
+
+uint64_t blocks_of(uint64_t positions) { return positions / kBlockPositions + (positions % kBlockPositions != 0); }
 
 constexpr KvType kTypes[] = {
     {"f32", 4, false, store_f32},
@@ -61,39 +63,54 @@ const KvType& find_kv_type(std::string_view id) {
   fail(ErrorCode::kInvalidArgument, "KV cache type \"{}\" is not known; choose one of: {}", id, fmt::join(known, ", "));
 }
 
-KvCache::KvCache(const KvShape& shape, uint64_t capacity, const KvType& type)
-    : capacity_(capacity), type_(&type), attend_(kernels::select(kernels::attend_kernels(), type.id).run) {
+KvCache::KvCache(const KvShape& shape, uint64_t capacity, const KvType& type, std::shared_ptr<KvPool> pool)
+    : pool_(pool ? std::move(pool) : std::make_shared<KvPool>()),
+      capacity_(capacity),
+      type_(&type),
+      attend_(kernels::select(kernels::attend_kernels(), type.id).run) {
+  // What it may come to is asked for and let go, so that a context that cannot be is refused now and not when it fills.
+  uint64_t bytes = 0;
   for (const KvLayer& layer : shape.layers) {
-    const bool windowed = layer.window != 0 && layer.window < capacity && capacity - layer.window > kPassTokens;
-    layers_.push_back(reserve(layer, windowed ? layer.window + kPassTokens : capacity));
+    layers_.push_back(lay_out(layer));
+    const bool windowed = layer.window != 0 && layer.window < capacity && capacity - layer.window > kKeptBehind;
+    const uint64_t all[] = {blocks_of(windowed ? layer.window + kKeptBehind : capacity), layers_.back().block_bytes};
+    const auto of_layer = checked_product(all);
+    if (!of_layer || __builtin_add_overflow(bytes, *of_layer, &bytes)) bytes = UINT64_MAX;
   }
+  if (allocate<std::byte>(bytes)) return;
+  const KvLayer& first = shape.layers.front();
+  fail(ErrorCode::kOutOfMemory,
+       "no memory for the KV cache: {} layers, the first with {} heads x {} positions x {} elements x {} bytes; ask "
+       "for a "
+       "shorter context or the int8 cache",
+       shape.layers.size(), first.heads, capacity, first.key_dim + (first.values_in_keys ? 0 : first.value_dim),
+       type.element_bytes);
 }
 
-KvCache::Layer KvCache::reserve(const KvLayer& shape, uint64_t room) const {
+KvCache::Layer KvCache::lay_out(const KvLayer& shape) const {
+  const auto aligned = [](uint64_t bytes) { return (bytes + 63) / 64 * 64; };
   Layer layer;
   layer.shape = shape;
-  layer.room = room;
-  const uint64_t value_dim = shape.values_in_keys ? 0 : shape.value_dim;
-  const uint64_t vectors[] = {shape.heads, room};
-  const uint64_t keys[] = {shape.heads, room, shape.key_dim, type_->element_bytes};
-  const uint64_t values[] = {shape.heads, room, value_dim, type_->element_bytes};
-  bool done = checked_product(vectors) && checked_product(keys) && checked_product(values);
-  if (done) {
-    layer.keys = allocate<std::byte>(*checked_product(keys));
-    if (value_dim) layer.values = allocate<std::byte>(*checked_product(values));
-    if (type_->scaled) {
-      layer.key_scales = allocate<float>(*checked_product(vectors));
-      if (value_dim) layer.value_scales = allocate<float>(*checked_product(vectors));
-    }
-    done = layer.keys && (!value_dim || layer.values) &&
-           (!type_->scaled || (layer.key_scales && (!value_dim || layer.value_scales)));
+  const uint64_t most[] = {shape.heads, kBlockPositions, shape.key_dim + shape.value_dim + 64, sizeof(double)};
+  if (!checked_product(most)) {
+    layer.block_bytes = UINT64_MAX;
+    return layer;
   }
-  if (!done)
-    fail(ErrorCode::kOutOfMemory,
-         "no memory for the KV cache: a layer has {} heads x {} positions x {} elements x {} bytes; ask for a shorter "
-         "context or the int8 cache",
-         shape.heads, room, shape.key_dim + value_dim, type_->element_bytes);
+  const uint64_t vectors = shape.heads * kBlockPositions, scales = type_->scaled ? vectors * sizeof(float) : 0;
+  layer.values_at = shape.values_in_keys ? 0 : aligned(vectors * shape.key_dim * type_->element_bytes);
+  layer.key_scales_at = aligned(layer.values_at + vectors * (shape.values_in_keys ? shape.key_dim : shape.value_dim) *
+                                                      type_->element_bytes);
+  layer.value_scales_at = shape.values_in_keys ? layer.key_scales_at : aligned(layer.key_scales_at + scales);
+  layer.block_bytes = aligned(layer.value_scales_at + scales);
   return layer;
+}
+
+KvBlock KvCache::take_block(const Layer& layer) const {
+  KvBlock block = pool_->take(layer.block_bytes);
+  if (!block)
+    fail(ErrorCode::kOutOfMemory, "no memory for the KV cache: the system gives no {} bytes for {} more positions",
+         layer.block_bytes, kBlockPositions);
+  return block;
 }
 
 uint64_t KvCache::bytes_read_at(uint64_t position) const {
@@ -108,58 +125,84 @@ uint64_t KvCache::bytes_read_at(uint64_t position) const {
   return bytes;
 }
 
-uint64_t KvCache::bytes_reserved() const {
+uint64_t KvCache::bytes_held() const {
   uint64_t bytes = 0;
-  for (const Layer& layer : layers_) {
-    const KvLayer& s = layer.shape;
-    const uint64_t elements = s.key_dim + (s.values_in_keys ? 0 : s.value_dim);
-    bytes += s.heads * layer.room * (elements * type_->element_bytes + (type_->scaled ? 8 : 0));
-  }
+  for (const Layer& layer : layers_) bytes += layer.blocks.size() * layer.block_bytes;
   return bytes;
+}
+
+void KvCache::list_blocks(std::set<const void*>& blocks) const {
+  for (const Layer& layer : layers_) blocks.insert(layer.memory.begin(), layer.memory.end());
+}
+
+// Blocks of positions [begin, end) alone; begin is a block's first position, or before all.
+void KvCache::keep_blocks(Layer& layer, uint64_t begin, uint64_t end) {
+  const uint64_t kept = end > layer.first ? std::min<uint64_t>(blocks_of(end - layer.first), layer.blocks.size()) : 0;
+  const uint64_t gone = begin > layer.first ? std::min((begin - layer.first) / kBlockPositions, kept) : 0;
+  const auto trim = [&](auto& list) {
+    list.resize(kept);
+    list.erase(list.begin(), list.begin() + static_cast<ptrdiff_t>(gone));
+  };
+  trim(layer.blocks);
+  trim(layer.memory);
+  layer.first = layer.blocks.empty() && end == 0 ? 0 : layer.first + gone * kBlockPositions;
+}
+
+// The first n positions of a block.
+void KvCache::copy_positions(const Layer& layer, const unsigned char* from, unsigned char* to, uint64_t n) const {
+  const KvLayer& s = layer.shape;
+  const auto copy = [&](uint64_t at, uint64_t width) {  // bytes of a position
+    for (uint64_t head = 0; head < s.heads; ++head) {
+      const uint64_t begin = at + head * kBlockPositions * width;
+      std::memcpy(to + begin, from + begin, n * width);
+    }
+  };
+  copy(0, s.key_dim * type_->element_bytes);
+  if (!s.values_in_keys) copy(layer.values_at, s.value_dim * type_->element_bytes);
+  if (!type_->scaled) return;
+  copy(layer.key_scales_at, sizeof(float));
+  if (!s.values_in_keys) copy(layer.value_scales_at, sizeof(float));
 }
 
 void KvCache::make_room(uint64_t index, uint64_t n_tokens) {
   Layer& layer = layers_[index];
-  if (length_ + n_tokens <= layer.first + layer.room) return;
-  const uint64_t first = first_seen(index, length_);  // earlier ones are not needed any more
-  const uint64_t kept = length_ - first;
-  Layer larger;
-  Layer* to = &layer;
-  if (kept + n_tokens > layer.room) to = &(larger = reserve(layer.shape, kept + std::max(n_tokens, kPassTokens)));
-  const auto move = [&](auto& target, const auto& source, uint64_t width) {  // elements of a position
-    if (!source) return;
-    for (uint64_t head = 0; head < layer.shape.heads; ++head)
-      std::memmove(&target[head * to->room * width], &source[(head * layer.room + first - layer.first) * width],
-                   kept * width * sizeof source[0]);
-  };
-  move(to->keys, layer.keys, layer.shape.key_dim * type_->element_bytes);
-  move(to->values, layer.values, layer.shape.value_dim * type_->element_bytes);
-  move(to->key_scales, layer.key_scales, 1);
-  move(to->value_scales, layer.value_scales, 1);
-  to->first = first;
-  if (to != &layer) layer = std::move(larger);
+  const uint64_t window = layer.shape.window;
+  if (window != 0 && length_ + n_tokens - layer.first > window + kKeptBehind)
+    keep_blocks(layer, first_seen(index, length_), length_);
+  const uint64_t whole = (length_ - layer.first) / kBlockPositions, rest = (length_ - layer.first) % kBlockPositions;
+  if (rest != 0 && whole < layer.blocks.size() && layer.blocks[whole].shared()) {
+    KvBlock own = take_block(layer);
+    auto* to = reinterpret_cast<unsigned char*>(own.data());
+    copy_positions(layer, layer.memory[whole], to, rest);
+    layer.blocks[whole] = std::move(own);
+    layer.memory[whole] = to;
+  }
+  while (layer.first + layer.blocks.size() * kBlockPositions < length_ + n_tokens) {
+    layer.blocks.push_back(take_block(layer));
+    layer.memory.push_back(reinterpret_cast<unsigned char*>(layer.blocks.back().data()));
+  }
 }
 
 uint64_t KvCache::set_length(uint64_t length) {
-  if (length < length_) {
+  if (length < length_)
     for (size_t i = 0; i < layers_.size(); ++i)
       if (layers_[i].first > first_seen(i, length)) length = 0;
-    if (length == 0)
-      for (Layer& layer : layers_) layer.first = 0;
-  }
+  for (Layer& layer : layers_) keep_blocks(layer, 0, length);
   return length_ = length;
 }
 
 void KvCache::store(uint64_t index, uint64_t head, uint64_t position, const float* key, const float* value) {
-  Layer& layer = layers_[index];
+  const Layer& layer = layers_[index];
   const KvLayer& s = layer.shape;
-  const uint64_t i = head * layer.room + position - layer.first;
-  const float key_scale = type_->store(key, s.key_dim, layer.keys.get() + i * s.key_dim * type_->element_bytes);
-  if (type_->scaled) layer.key_scales[i] = key_scale;
-  if (s.values_in_keys) return;
-  const float value_scale =
-      type_->store(value, s.value_dim, layer.values.get() + i * s.value_dim * type_->element_bytes);
-  if (type_->scaled) layer.value_scales[i] = value_scale;
+  unsigned char* memory = layer.memory[(position - layer.first) / kBlockPositions];
+  const uint64_t i = head * kBlockPositions + (position - layer.first) % kBlockPositions;
+  const auto put = [&](const float* vector, uint64_t dim, uint64_t at, uint64_t scales_at) {
+    const float scale =
+        type_->store(vector, dim, reinterpret_cast<std::byte*>(memory + at + i * dim * type_->element_bytes));
+    if (type_->scaled) std::memcpy(memory + scales_at + i * sizeof scale, &scale, sizeof scale);
+  };
+  put(key, s.key_dim, 0, layer.key_scales_at);
+  if (!s.values_in_keys) put(value, s.value_dim, layer.values_at, layer.value_scales_at);
 }
 
 bool KvCache::copy_from(const KvCache& other, uint64_t length) {
@@ -167,29 +210,24 @@ bool KvCache::copy_from(const KvCache& other, uint64_t length) {
   for (size_t i = 0; i < layers_.size(); ++i)
     if (other.layers_[i].first > first_seen(i, length)) return false;
   for (size_t i = 0; i < layers_.size(); ++i) {
-    const Layer& from = other.layers_[i];
-    Layer& to = layers_[i];
-    const uint64_t first = length > to.room ? first_seen(i, length) : from.first, n = length - first;
-    to.first = first;
-    const auto copy = [&](auto& target, const auto& source, uint64_t width) {  // elements of a position
-      if (!source) return;
-      for (uint64_t head = 0; head < to.shape.heads; ++head)
-        std::memcpy(&target[head * to.room * width], &source[(head * from.room + first - from.first) * width],
-                    n * width * sizeof source[0]);
-    };
-    copy(to.keys, from.keys, to.shape.key_dim * type_->element_bytes);
-    copy(to.values, from.values, to.shape.value_dim * type_->element_bytes);
-    copy(to.key_scales, from.key_scales, 1);
-    copy(to.value_scales, from.value_scales, 1);
+    layers_[i].first = other.layers_[i].first;
+    layers_[i].blocks = other.layers_[i].blocks;
+    layers_[i].memory = other.layers_[i].memory;
+    keep_blocks(layers_[i], 0, length);
   }
   length_ = length;
   return true;
 }
 
 void KvCache::fill(uint64_t length, const float* key, const float* value) {
+  set_length(0);
   for (size_t i = 0; i < layers_.size(); ++i) {
     Layer& layer = layers_[i];
-    layer.first = length > layer.room ? first_seen(i, length) : 0;
+    const uint64_t window = layer.shape.window;
+    if (window != 0 && length > window + kKeptBehind)
+      layer.first = first_seen(i, length) / kBlockPositions * kBlockPositions;
+    length_ = layer.first;
+    make_room(i, length - layer.first);
     for (uint64_t head = 0; head < layer.shape.heads; ++head)
       for (uint64_t position = layer.first; position < length; ++position) store(i, head, position, key, value);
   }
@@ -199,11 +237,14 @@ void KvCache::fill(uint64_t length, const float* key, const float* value) {
 void KvCache::attend(uint64_t index, uint64_t head, uint64_t first, uint64_t end, kernels::AttendArgs args) const {
   const Layer& layer = layers_[index];
   const KvLayer& s = layer.shape;
-  const uint64_t i = head * layer.room + first - layer.first;
-  args.k = layer.keys.get() + i * s.key_dim * type_->element_bytes;
-  args.k_scale = type_->scaled ? layer.key_scales.get() + i : nullptr;
-  args.v = s.values_in_keys ? args.k : layer.values.get() + i * s.value_dim * type_->element_bytes;
-  args.v_scale = !type_->scaled ? nullptr : s.values_in_keys ? args.k_scale : layer.value_scales.get() + i;
+  const uint64_t vectors = head * kBlockPositions;
+  args.blocks = layer.memory.data() + (first - layer.first) / kBlockPositions;
+  args.first = (first - layer.first) % kBlockPositions;
+  args.block_positions = kBlockPositions;
+  args.k_at = vectors * s.key_dim * type_->element_bytes;
+  args.v_at = s.values_in_keys ? args.k_at : layer.values_at + vectors * s.value_dim * type_->element_bytes;
+  args.k_scale_at = layer.key_scales_at + vectors * sizeof(float);
+  args.v_scale_at = layer.value_scales_at + vectors * sizeof(float);
   args.head_dim = s.key_dim;
   args.value_dim = s.value_dim;
   args.v_stride = s.values_in_keys ? s.key_dim : s.value_dim;

@@ -1,16 +1,18 @@
-// Keys and values of past positions, one contiguous run of positions for each layer and head. Layers that attend to a
-// window keep little more than the window. Cache types are a list.
+// Keys and values of past positions, in blocks of 64 positions for each layer. Caches that begin alike share blocks,
+// and copy one when they write to it. Layers that attend to a window keep little more than the window. Cache types are
+// a list.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <span>
 #include <string_view>
 #include <vector>
 
-#include "base/memory.h"
 #include "kernels/kernel.h"
+#include "model/kv_blocks.h"
 
 namespace upg {
 
@@ -46,19 +48,21 @@ struct KvShape {
 
 class KvCache {
  public:
-  /// Memory is reserved for `capacity` positions, in layers with a window for no more than that and a pass of tokens,
-  /// and touched as it fills. Throws Error(kOutOfMemory) with the arithmetic.
-  KvCache(const KvShape& shape, uint64_t capacity, const KvType& type);
+  /// Memory comes from `pool` (one of its own where there is none) as the cache fills. Throws Error(kOutOfMemory) with
+  /// the arithmetic where the system would not have it for `capacity` positions.
+  KvCache(const KvShape& shape, uint64_t capacity, const KvType& type, std::shared_ptr<KvPool> pool = nullptr);
 
   uint64_t capacity() const { return capacity_; }
   uint64_t length() const { return length_; }
   const KvType& type() const { return *type_; }
   /// Bytes that a token at `position` reads in all layers.
   uint64_t bytes_read_at(uint64_t position) const;
-  uint64_t bytes_reserved() const;
+  uint64_t bytes_held() const;  // in blocks, those included that others hold too
+  /// Adds the blocks that it holds.
+  void list_blocks(std::set<const void*>& blocks) const;
 
-  /// Before a layer stores positions [length(), length() + n_tokens): makes room, for which positions that have left
-  /// the layer's window go. Throws Error(kOutOfMemory).
+  /// Before a layer stores positions [length(), length() + n_tokens): takes blocks, copies the one that goes on if it
+  /// is shared, and lets go of positions that have left the layer's window. Throws Error(kOutOfMemory).
   void make_room(uint64_t layer, uint64_t n_tokens);
   /// Writes one head's key and value at `position` < capacity, for which room was made. `value` is not read where
   /// values are parts of keys.
@@ -68,8 +72,8 @@ class KvCache {
   /// needed to go on from there, all is forgotten. Returns the new length, `length` or 0.
   uint64_t set_length(uint64_t length);
 
-  /// Becomes the first `length` <= other.length() positions of `other`, which has the same shape, type and capacity.
-  /// Returns false, and holds nothing, where a window of `other` has moved past what that needs.
+  /// Becomes the first `length` <= other.length() positions of `other`, which has the same shape and type: shares its
+  /// blocks. Returns false, and holds nothing, where a window of `other` has moved past what that needs.
   bool copy_from(const KvCache& other, uint64_t length);
 
   /// Forgets all, then puts `key` and `value` (of any layer's length) at every position before `length`, for measuring.
@@ -84,16 +88,21 @@ class KvCache {
   void attend(uint64_t layer, uint64_t head, uint64_t first, uint64_t end, kernels::AttendArgs args) const;
 
  private:
+  // In a block lie keys [heads, 64, key_dim], values [heads, 64, value_dim], and the scales of both [heads, 64].
   struct Layer {
     KvLayer shape;
-    uint64_t room = 0;                       // positions there is memory for
-    uint64_t first = 0;                      // the position that lies first
-    Memory<std::byte> keys, values;          // [heads, room, key_dim or value_dim]
-    Memory<float> key_scales, value_scales;  // [heads, room], if scaled
+    uint64_t values_at = 0, key_scales_at = 0, value_scales_at = 0, block_bytes = 0;
+    uint64_t first = 0;  // the position that lies first
+    std::vector<KvBlock> blocks;
+    std::vector<unsigned char*> memory;  // of the blocks
   };
 
-  Layer reserve(const KvLayer& shape, uint64_t room) const;
+  Layer lay_out(const KvLayer& shape) const;
+  KvBlock take_block(const Layer& layer) const;
+  void copy_positions(const Layer& layer, const unsigned char* from, unsigned char* to, uint64_t n) const;
+  static void keep_blocks(Layer& layer, uint64_t begin, uint64_t end);
 
+  std::shared_ptr<KvPool> pool_;
   std::vector<Layer> layers_;
   uint64_t capacity_;
   uint64_t length_ = 0;

@@ -36,6 +36,7 @@ TEST_P(KvCacheTypes, EveryLayerHeadAndPositionHasAPlaceOfItsOwn) {
   auto element = [](uint64_t layer, uint64_t head, uint64_t position, uint64_t i) {
     return static_cast<float>(layer * 31 + head * 17 + position * 5 + i) - 20.0f;
   };
+  for (uint64_t l = 0; l < kLayers; ++l) cache.make_room(l, kCapacity);
   std::vector<float> vector(kHeadDim);
   for (uint64_t l = 0; l < kLayers; ++l)
     for (uint64_t h = 0; h < kHeads; ++h)
@@ -55,6 +56,7 @@ TEST_P(KvCacheTypes, TinyAndZeroVectorsStayFinite) {
   KvCache cache(kShape, 1, find_kv_type(GetParam()));
   for (float x : {0.0f, 1e-44f, -1e-38f, 1e-30f}) {
     const std::vector<float> vector(kHeadDim, x);
+    cache.make_room(0, 1);
     cache.store(0, 0, 0, vector.data(), vector.data());
     for (float out : value_at(cache, 0, 0, 0)) EXPECT_NEAR(out, 0, 1e-7);
   }
@@ -67,6 +69,7 @@ TEST(KvCache, Int8KeepsTheLargestElementExactly) {
   KvCache cache(kShape, 1, find_kv_type("int8"));
   std::vector<float> vector(kHeadDim, 0.01f);
   vector[3] = -3.0f;
+  cache.make_room(1, 1);
   cache.store(1, 2, 0, vector.data(), vector.data());
   const std::vector<float> out = value_at(cache, 1, 2, 0);
   EXPECT_NEAR(out[3], -3.0f, 1e-6f);
@@ -95,7 +98,6 @@ float value_of(const KvCache& cache, uint64_t layer, uint64_t position) {
 
 TEST(KvCache, ALayerWithAWindowKeepsLittleMoreThanItsWindow) {
   KvCache cache(windowed(), 100000, find_kv_type("f32"));
-  EXPECT_LT(cache.bytes_reserved(), 100000u * 8 + 2 * 1000 * 8);
   uint64_t position = 0;
   for (uint64_t n : {3u, 1u, 600u, 511u, 2000u, 1u, 1u}) {  // more than it made room for at first
     for (uint64_t layer : {0u, 1u}) {
@@ -112,7 +114,69 @@ TEST(KvCache, ALayerWithAWindowKeepsLittleMoreThanItsWindow) {
       for (uint64_t p = cache.first_seen(layer, position); p < position; ++p)
         ASSERT_EQ(value_of(cache, layer, p), static_cast<float>(p)) << layer;
   }
+  EXPECT_LT(cache.bytes_held(), 50u * 64 * 8 + 2 * 700 * 8);
   EXPECT_EQ(cache.bytes_read_at(50), 51u * 8 + 2 * 4 * 8);
+}
+
+// Puts `n` positions behind those there are, `x` and on.
+void extend(KvCache& cache, uint64_t n, float x) {
+  for (uint64_t layer : {0u, 1u}) {
+    cache.make_room(layer, n);
+    for (uint64_t i = 0; i < n; ++i)
+      for (uint64_t head = 0; head <= layer; ++head) {
+        const float value = x + static_cast<float>(i);
+        cache.store(layer, head, cache.length() + i, &value, &value);
+      }
+  }
+  cache.set_length(cache.length() + n);
+}
+
+TEST(KvCache, CachesThatBeginAlikeShareBlocksUntilOneWrites) {
+  const auto pool = std::make_shared<KvPool>();
+  const KvShape shape{{{1, 1, 1, 0, false}, {2, 1, 1, 0, false}}};
+  for (const char* type : {"f32", "int8"}) {
+    KvCache first(shape, 1000, find_kv_type(type), pool), second(shape, 1000, find_kv_type(type), pool);
+    extend(first, 100, 1);
+    EXPECT_EQ(pool->blocks_held(), 4u) << "two of 64 positions in each layer";
+    ASSERT_TRUE(second.copy_from(first, 70));
+    EXPECT_EQ(second.length(), 70u);
+    EXPECT_EQ(pool->blocks_held(), 4u) << "nothing is copied";
+    extend(second, 30, 500);
+    EXPECT_EQ(pool->blocks_held(), 6u) << "the block that was written to, in each layer";
+    extend(first, 10, 900);
+    EXPECT_EQ(pool->blocks_held(), 6u) << "which is the other's alone since";
+    for (uint64_t layer : {0u, 1u}) {
+      const auto near = [&](const KvCache& cache, uint64_t position, float x) {
+        EXPECT_NEAR(value_of(cache, layer, position), x, 0.01f * x) << type << " " << layer << " " << position;
+      };
+      for (uint64_t p = 0; p < 70; ++p) near(second, p, 1 + static_cast<float>(p));
+      for (uint64_t p = 70; p < 100; ++p) near(second, p, 430 + static_cast<float>(p));
+      for (uint64_t p = 0; p < 100; ++p) near(first, p, 1 + static_cast<float>(p));
+      near(first, 100, 900);
+    }
+    std::set<const void*> blocks;
+    first.list_blocks(blocks);
+    second.list_blocks(blocks);
+    EXPECT_EQ(blocks.size(), pool->blocks_held());
+    EXPECT_EQ(first.set_length(64), 64u);
+    EXPECT_EQ(pool->blocks_held(), 4u) << "what is forgotten goes back";
+    second.set_length(0);
+    EXPECT_EQ(pool->blocks_held(), 2u);
+  }
+  EXPECT_EQ(pool->blocks_held(), 0u);
+}
+
+TEST(KvCache, AWindowThatMovesOnLeavesSharedBlocksToOthers) {
+  KvCache first(windowed(), 4096, find_kv_type("f32"));
+  extend(first, 600, 0);
+  KvCache second(windowed(), 4096, find_kv_type("f32"));
+  ASSERT_TRUE(second.copy_from(first, 590));
+  for (int i = 0; i < 30; ++i) extend(first, 100, static_cast<float>(600 + 100 * i));
+  EXPECT_EQ(value_of(second, 1, 500), 500);
+  EXPECT_EQ(value_of(first, 1, 3590), 3590);
+  KvCache third(windowed(), 4096, find_kv_type("f32"));
+  EXPECT_FALSE(third.copy_from(first, 590)) << "its window has gone";
+  EXPECT_EQ(third.length(), 0u);
 }
 
 TEST(KvCache, GoingBackPastWhatAWindowKeptForgetsAll) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,8 +34,8 @@ class Timeline {
   /// Runs one token; returns the likeliest next one, the lower id of equals.
   virtual int32_t forward_greedy(int32_t token) = 0;
 
-  /// Becomes the first `length` positions of `other`, a timeline of the same device and kind. Returns false, and holds
-  /// nothing, where that cannot be done.
+  /// Becomes the first `length` positions of `other`, a timeline of the same device and kind: shares their memory where
+  /// the device can. Returns false, and holds nothing, where that cannot be done.
   virtual bool copy_from(const Timeline& other, uint64_t length) {
     (void)other, (void)length;
     set_length(0);
@@ -44,6 +45,9 @@ class Timeline {
   /// Runs `tokens` from position 0 on; returns the mean of their final hidden states, after the last norm. Throws
   /// Error(kUnsupported) where the device cannot.
   virtual std::vector<float> mean_hidden(std::span<const int32_t> tokens) = 0;
+
+  /// Adds the blocks of memory that it holds, where the device has blocks.
+  virtual void list_blocks(std::set<const void*>& blocks) const { (void)blocks; }
 
   /// Becomes n positions long, with keys and values that no prompt put there, for measuring.
   virtual void fill(uint64_t n) = 0;
@@ -77,6 +81,7 @@ class Device {
   virtual double measure_bandwidth() = 0;
   virtual std::string_view bandwidth_kind() const = 0;  // "reads", "copies"
   virtual uint64_t memory_bytes() const = 0;            // in use by this process; 0: not known
+  virtual uint64_t blocks_held() const { return 0; }    // of keys and values, by all timelines
   virtual DeviceReport report() const { return {}; }
 };
 

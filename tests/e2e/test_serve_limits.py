@@ -220,10 +220,26 @@ class Queue(LimitsTest):
         self.assertEqual(busy.status, 429, busy.body)
         self.assertEqual(busy.json["error"]["type"], "rate_limit_error")
         self.assertTrue(busy.headers["retry-after"].isdigit())
+        self.assertEqual(self.server.metric("upg_overloaded"), 1)
         for connection, response in streams:
             response.close()
             connection.close()
         waiting.join()
+
+
+class QueueTime(LimitsTest):
+    ARGS = (DEMO, "--parallel", 1, "--queue-time", 0)
+
+    def test_who_waits_too_long_gets_status_429_in_place_of_a_stream(self):
+        connection, response = self.server.start_stream("/v1/chat/completions", LONG)
+        for path, body in (("/v1/chat/completions", {"messages": HELLO, "stream": True}),
+                           ("/v1/completions", {"prompt": "a", "stream": True}),
+                           ("/v1/responses", {"input": "a", "stream": True}),
+                           ("/v1/messages", {"messages": HELLO, "max_tokens": 1, "stream": True})):
+            refused = self.server.post(path, body)
+            self.assertEqual((refused.status, refused.headers["retry-after"].isdigit()), (429, True), refused.body)
+        response.close()
+        connection.close()
 
 
 class Folder(LimitsTest):

@@ -23,9 +23,34 @@ struct Int8Cache : Int8Element, Scaled {};
 constexpr unsigned kHeadsAtOnce = 4;
 constexpr unsigned kPositionsAtOnce = kRegisters >= 32 ? 4 : 1;  // whose products with four heads registers hold
 constexpr unsigned kVectorsAtOnce = kRegisters >= 32 ? 4 : 1;
-// Values are read in blocks that a first-level cache holds, because they are gone through kVectorsAtOnce at a time. One
+// Values are read in parts that a first-level cache holds, because they are gone through kVectorsAtOnce at a time. One
 // strided pass over all of them for each of those reached a quarter of the memory's speed.
-constexpr uint64_t kBlockPositions = 64;
+constexpr uint64_t kPartPositions = 64;
+
+// Positions [begin, end), whose keys and values lie together; `next` ones are those of the position at `end`, if there
+// is one.
+struct Run {
+  const unsigned char *k, *v, *next_k, *next_v;
+  const float *k_scale, *v_scale;
+  uint64_t begin, end;
+};
+
+inline Run run_at(const AttendArgs& args, uint64_t begin, uint64_t element_bytes) {
+  const uint64_t block = (args.first + begin) / args.block_positions, at = (args.first + begin) % args.block_positions;
+  const uint64_t left = args.block_positions - at;
+  const unsigned char* memory = args.blocks[block];
+  Run run;
+  run.begin = begin;
+  run.end = left < args.n_positions - begin ? begin + left : args.n_positions;
+  const unsigned char* next = run.end < args.n_positions ? args.blocks[block + 1] : nullptr;
+  run.k = memory + args.k_at + at * args.head_dim * element_bytes;
+  run.v = memory + args.v_at + at * args.v_stride * element_bytes;
+  run.next_k = next ? next + args.k_at : nullptr;
+  run.next_v = next ? next + args.v_at : nullptr;
+  run.k_scale = reinterpret_cast<const float*>(memory + args.k_scale_at) + at;
+  run.v_scale = reinterpret_cast<const float*>(memory + args.v_scale_at) + at;
+  return run;
+}
 
 // Asks for `bytes` of memory that will be read soon: both streams are faster than the processor's own prefetchers,
 // which stop at the end of a page.
@@ -63,10 +88,10 @@ inline void multiply_keys(const AttendArgs& args, const float* q, const unsigned
   }
 }
 
-// Scores of kHeads heads, from head g on, at kPositions positions from p on.
+// Scores of kHeads heads, from head g on, at kPositions positions of a run from p on.
 template <typename Cache, unsigned kHeads, unsigned kPositions>
-inline void score_positions(const AttendArgs& args, uint64_t g, uint64_t p) {
-  const auto* k = static_cast<const unsigned char*>(args.k) + p * args.head_dim * Cache::kBytes;
+inline void score_positions(const AttendArgs& args, const Run& run, uint64_t g, uint64_t p) {
+  const unsigned char* k = run.k + (p - run.begin) * args.head_dim * Cache::kBytes;
   const float* q = args.q + g * args.q_stride;
   V acc[kHeads][kPositions];
   UPG_UNROLL
@@ -86,19 +111,24 @@ inline void score_positions(const AttendArgs& args, uint64_t g, uint64_t p) {
       for (unsigned j = 0; j < kPositions; ++j) sums[j] = sum(acc[h][j]);
     }
     UPG_UNROLL
-    for (unsigned j = 0; j < kPositions; ++j) scores[j] = sums[j] * (args.scale * Cache::scale(args.k_scale, p + j));
+    for (unsigned j = 0; j < kPositions; ++j)
+      scores[j] = sums[j] * (args.scale * Cache::scale(run.k_scale, p + j - run.begin));
   }
 }
 
 template <typename Cache, unsigned kHeads>
-inline void score_heads(const AttendArgs& args, uint64_t g) {
-  uint64_t p = 0;
-  const uint64_t bytes = kPositionsAtOnce * args.head_dim * Cache::kBytes;
-  for (; p + kPositionsAtOnce <= args.n_positions; p += kPositionsAtOnce) {
-    prefetch(static_cast<const unsigned char*>(args.k) + p * args.head_dim * Cache::kBytes + kKeysAhead, bytes);
-    score_positions<Cache, kHeads, kPositionsAtOnce>(args, g, p);
+inline void score_run(const AttendArgs& args, const Run& run, uint64_t g) {
+  uint64_t p = run.begin;
+  const uint64_t vector = args.head_dim * Cache::kBytes, bytes = (run.end - run.begin) * vector;
+  for (; p + kPositionsAtOnce <= run.end; p += kPositionsAtOnce) {
+    const uint64_t ahead = (p - run.begin) * vector + kKeysAhead;
+    if (ahead < bytes)
+      prefetch(run.k + ahead, kPositionsAtOnce * vector);
+    else if (run.next_k)
+      prefetch(run.next_k + (ahead - bytes), kPositionsAtOnce * vector);
+    score_positions<Cache, kHeads, kPositionsAtOnce>(args, run, g, p);
   }
-  for (; p < args.n_positions; ++p) score_positions<Cache, kHeads, 1>(args, g, p);
+  for (; p < run.end; ++p) score_positions<Cache, kHeads, 1>(args, run, g, p);
 }
 
 // s := c tanh(s / c), as c (1 - 2 / (e^(2 s / c) + 1)).
@@ -139,10 +169,11 @@ inline void softmax(float* scores, uint64_t n) {
   if (i < n) store(scores + i, mul(load(scores + i, n - i), inverse), n - i);
 }
 
-// Adds positions [begin, end) to elements [i, i + kVectors * kV) (or to value_dim, where not kWhole) of the weighted
-// sums of values, for kHeads heads.
+// Adds a run's positions [begin, end) to elements [i, i + kVectors * kV) (or to value_dim, where not kWhole) of the
+// weighted sums of values, for kHeads heads; `ahead` are the values that come after these.
 template <typename Cache, unsigned kHeads, unsigned kVectors, bool kWhole>
-inline void weigh_values(const AttendArgs& args, uint64_t g, uint64_t i, uint64_t begin, uint64_t end) {
+inline void weigh_values(const AttendArgs& args, const Run& run, uint64_t g, uint64_t i, uint64_t begin, uint64_t end,
+                         const unsigned char* ahead) {
   static_assert(kWhole || kVectors == 1);
   const uint64_t n = args.value_dim - i;
   float* out = args.out + g * args.out_stride + i;
@@ -152,11 +183,11 @@ inline void weigh_values(const AttendArgs& args, uint64_t g, uint64_t i, uint64_
   for (unsigned v = 0; v < kVectors; ++v)
     acc[h][v] = begin == 0 ? zero() : floats<kWhole>(out + h * args.out_stride + v * kV, n);
   const uint64_t stride = args.v_stride * Cache::kBytes;
-  const auto* value = static_cast<const unsigned char*>(args.v) + begin * stride + i * Cache::kBytes;
+  const unsigned char* value = run.v + (begin - run.begin) * stride + i * Cache::kBytes;
   const float* scores = args.scores + g * args.n_positions;
   for (uint64_t p = begin; p < end; ++p, value += stride) {
-    if (i == 0) prefetch(value + kBlockPositions * stride, stride);  // the next block's
-    const float scale = Cache::scale(args.v_scale, p);
+    if (i == 0 && ahead) prefetch(ahead + (p - begin) * stride, stride);
+    const float scale = Cache::scale(run.v_scale, p - run.begin);
     V x[kVectors];
     UPG_UNROLL
     for (unsigned v = 0; v < kVectors; ++v) x[v] = element<Cache, kWhole>(value + v * kV * Cache::kBytes, n);
@@ -182,20 +213,35 @@ inline void weigh_values(const AttendArgs& args, uint64_t g, uint64_t i, uint64_
 }
 
 template <typename Cache, unsigned kHeads>
+inline void weigh_run(const AttendArgs& args, const Run& run, uint64_t g) {
+  for (uint64_t begin = run.begin; begin < run.end; begin += kPartPositions) {
+    const bool last = run.end - begin <= kPartPositions;
+    const uint64_t end = last ? run.end : begin + kPartPositions;
+    const unsigned char* ahead = last ? run.next_v : run.v + (end - run.begin) * args.v_stride * Cache::kBytes;
+    uint64_t i = 0;
+    for (; i + kVectorsAtOnce * kV <= args.value_dim; i += kVectorsAtOnce * kV)
+      weigh_values<Cache, kHeads, kVectorsAtOnce, true>(args, run, g, i, begin, end, ahead);
+    for (; i + kV <= args.value_dim; i += kV) weigh_values<Cache, kHeads, 1, true>(args, run, g, i, begin, end, ahead);
+    if (i < args.value_dim) weigh_values<Cache, kHeads, 1, false>(args, run, g, i, begin, end, ahead);
+  }
+}
+
+template <typename Cache, unsigned kHeads>
 inline void attend_heads(const AttendArgs& args, uint64_t g) {
-  score_heads<Cache, kHeads>(args, g);
+  for (uint64_t p = 0; p < args.n_positions;) {
+    const Run run = run_at(args, p, Cache::kBytes);
+    score_run<Cache, kHeads>(args, run, g);
+    p = run.end;
+  }
   for (unsigned h = 0; h < kHeads; ++h) {
     float* scores = args.scores + (g + h) * args.n_positions;
     if (args.softcap != 0) cap_scores(scores, args.n_positions, args.softcap);
     softmax(scores, args.n_positions);
   }
-  for (uint64_t begin = 0; begin < args.n_positions; begin += kBlockPositions) {
-    const uint64_t end = begin + kBlockPositions < args.n_positions ? begin + kBlockPositions : args.n_positions;
-    uint64_t i = 0;
-    for (; i + kVectorsAtOnce * kV <= args.value_dim; i += kVectorsAtOnce * kV)
-      weigh_values<Cache, kHeads, kVectorsAtOnce, true>(args, g, i, begin, end);
-    for (; i + kV <= args.value_dim; i += kV) weigh_values<Cache, kHeads, 1, true>(args, g, i, begin, end);
-    if (i < args.value_dim) weigh_values<Cache, kHeads, 1, false>(args, g, i, begin, end);
+  for (uint64_t p = 0; p < args.n_positions;) {
+    const Run run = run_at(args, p, Cache::kBytes);
+    weigh_run<Cache, kHeads>(args, run, g);
+    p = run.end;
   }
 }
 

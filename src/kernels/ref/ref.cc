@@ -1,6 +1,7 @@
 // The scalar reference of every op: double accumulation, one thread, any codec. What fast kernels are compared with.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "base/float16.h"
@@ -84,28 +85,46 @@ void attend(const AttendArgs& args, Key key, Value value) {
 
 }  // namespace
 
+namespace {
+
+// Element i of a block's array of vectors `stride` elements long, for position p.
+template <typename T>
+T element_of(const AttendArgs& args, uint64_t at, uint64_t stride, uint64_t p, uint64_t i) {
+  const uint64_t place = args.first + p;
+  const unsigned char* memory = args.blocks[place / args.block_positions] + at;
+  T x;
+  std::memcpy(&x, memory + (place % args.block_positions * stride + i) * sizeof x, sizeof x);
+  return x;
+}
+
+template <typename T>
+T key_of(const AttendArgs& args, uint64_t p, uint64_t i) {
+  return element_of<T>(args, args.k_at, args.head_dim, p, i);
+}
+template <typename T>
+T value_of(const AttendArgs& args, uint64_t p, uint64_t i) {
+  return element_of<T>(args, args.v_at, args.v_stride, p, i);
+}
+
+}  // namespace
+
 void attend_f32__ref(const AttendArgs& args) noexcept {
-  const auto* k = static_cast<const float*>(args.k);
-  const auto* v = static_cast<const float*>(args.v);
   attend(
-      args, [&](uint64_t p, uint64_t i) -> double { return k[p * args.head_dim + i]; },
-      [&](uint64_t p, uint64_t i) -> double { return v[p * args.v_stride + i]; });
+      args, [&](uint64_t p, uint64_t i) -> double { return key_of<float>(args, p, i); },
+      [&](uint64_t p, uint64_t i) -> double { return value_of<float>(args, p, i); });
 }
 
 void attend_f16__ref(const AttendArgs& args) noexcept {
-  const auto* k = static_cast<const uint16_t*>(args.k);
-  const auto* v = static_cast<const uint16_t*>(args.v);
   attend(
-      args, [&](uint64_t p, uint64_t i) -> double { return f16_to_float(k[p * args.head_dim + i]); },
-      [&](uint64_t p, uint64_t i) -> double { return f16_to_float(v[p * args.v_stride + i]); });
+      args, [&](uint64_t p, uint64_t i) -> double { return f16_to_float(key_of<uint16_t>(args, p, i)); },
+      [&](uint64_t p, uint64_t i) -> double { return f16_to_float(value_of<uint16_t>(args, p, i)); });
 }
 
 void attend_int8__ref(const AttendArgs& args) noexcept {
-  const auto* k = static_cast<const int8_t*>(args.k);
-  const auto* v = static_cast<const int8_t*>(args.v);
+  const auto scale = [&](uint64_t at, uint64_t p) -> double { return element_of<float>(args, at, 1, p, 0); };
   attend(
-      args, [&](uint64_t p, uint64_t i) { return static_cast<double>(args.k_scale[p]) * k[p * args.head_dim + i]; },
-      [&](uint64_t p, uint64_t i) { return static_cast<double>(args.v_scale[p]) * v[p * args.v_stride + i]; });
+      args, [&](uint64_t p, uint64_t i) { return scale(args.k_scale_at, p) * key_of<int8_t>(args, p, i); },
+      [&](uint64_t p, uint64_t i) { return scale(args.v_scale_at, p) * value_of<int8_t>(args, p, i); });
 }
 
 void quantize_q8__ref(const QuantizeArgs& args) noexcept {
