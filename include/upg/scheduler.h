@@ -26,16 +26,6 @@ struct SchedulerOptions {
   uint64_t queue = 64;       // requests that may wait besides; more are refused with Error(kBusy)
 };
 
-/// Restricts what a generation may say, token by token. Called from the scheduler's thread.
-class TokenConstraint {
- public:
-  virtual ~TokenConstraint() = default;
-  /// Sets the logits [vocab_size] of tokens that may not come next to -infinity.
-  virtual void mask(std::span<float> logits) = 0;
-  /// `token` was taken.
-  virtual void accept(int32_t token) = 0;
-};
-
 struct GenerationRequest {
   std::vector<int32_t> prompt;
   GenerateOptions options{};     // its `progress` is not used
@@ -43,12 +33,11 @@ struct GenerationRequest {
   bool logprobs = false;         // of each generated token, and
   uint32_t top_logprobs = 0;     // of so many likeliest ones in its place
   bool prompt_logprobs = false;  // the same of each token of the prompt but the first
-  std::shared_ptr<TokenConstraint> constraint{};
 };
 
 struct TokenLogprob {
   int32_t token = 0;
-  float logprob = 0;                             // natural logarithm, before temperature and penalties
+  float logprob = 0;                             // natural logarithm, before grammar, temperature and penalties
   std::vector<std::pair<int32_t, float>> top{};  // likeliest first
 };
 

@@ -147,19 +147,6 @@ class Chat(ServeTest):
         self.assertEqual(self.chat(top_p=0)["choices"][0]["message"]["content"], likeliest)
         self.assertNotEqual(self.chat(temperature=0, repetition_penalty=5, max_tokens=40), likeliest)
 
-    def test_an_answer_may_be_forced_to_be_json(self):
-        ended = 0
-        for seed in range(5):
-            choice = self.chat(response_format={"type": "json_object"}, seed=seed, max_tokens=150,
-                               temperature=0.5)["choices"][0]
-            self.assertTrue(choice["message"]["content"].lstrip().startswith("{"))
-            if choice["finish_reason"] == "stop":
-                ended += 1
-                self.assertIsInstance(json.loads(choice["message"]["content"]), dict)
-        self.assertGreater(ended, 0)
-        self.refused("/v1/chat/completions", {"messages": HELLO, "response_format": {"type": "json_schema"}},
-                     "response_format", "json_schema", "not")
-
     def test_content_may_come_in_parts(self):
         parts = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
         self.assertEqual(self.chat(parts, temperature=0)["choices"], self.chat(temperature=0)["choices"])
