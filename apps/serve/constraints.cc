@@ -59,7 +59,7 @@ Form read_typed(const Json& value, const std::string& where, bool nested) {
     return schema == nullptr ? form(GrammarSource::json_object()) : read_schema(*schema, where + ".schema");
   }
   if (type != "json_schema")
-    refuse(where + ".type", fmt::format("{}.type is \"{}\", must be text, json_object or json_schema", where, type));
+    refuse(where, fmt::format("{}.type is \"{}\", must be text, json_object or json_schema", where, type));
   const Json* about = nested ? fields.object("json_schema") : &value;
   const std::string place = nested ? where + ".json_schema" : where;
   if (about == nullptr) refuse(place, fmt::format("{} is missing", place));
@@ -74,9 +74,9 @@ Form read_typed(const Json& value, const std::string& where, bool nested) {
 Form read_response_format(const Json& value, const std::string& where) { return read_typed(value, where, true); }
 Form read_flat_format(const Json& value, const std::string& where) { return read_typed(value, where, false); }
 
-Form read_one(const Fields& fields, std::span<const FormField> forms) {
+// `first`: the name of the field that asks for it.
+Form read_one(const Fields& fields, std::span<const FormField> forms, std::string& first) {
   Form found;
-  std::string first;
   for (const FormField& field : forms) {
     const Json* value = fields.find(field.name);
     if (value == nullptr) continue;
@@ -97,14 +97,16 @@ constexpr FormField kStructured[] = {
 
 Form read_structured(const Json& value, const std::string& where) {
   if (!value.is_object()) refuse_type(where, "an object", value);
-  return read_one(Fields(value, where), kStructured);
+  std::string first;
+  return read_one(Fields(value, where), kStructured, first);
 }
 
 constexpr FormField kFormatOfConfig[] = {{"format", read_flat_format}};
 
 Form read_output_config(const Json& value, const std::string& where) {
   if (!value.is_object()) refuse_type(where, "an object", value);
-  return read_one(Fields(value, where), kFormatOfConfig);
+  std::string first;
+  return read_one(Fields(value, where), kFormatOfConfig, first);
 }
 
 constexpr FormField kOpenAi[] = {
@@ -152,11 +154,9 @@ std::span<const FormField> messages_forms() { return kMessages; }
 
 std::shared_ptr<const Grammar> read_form(const ServedModel& model, const Fields& fields,
                                          std::span<const FormField> forms) {
-  const Form source = read_one(fields, forms);
-  if (!source) return nullptr;
-  const auto asked =
-      std::find_if(forms.begin(), forms.end(), [&](const FormField& f) { return fields.find(f.name) != nullptr; });
-  return compile(model, *source, fields.path(asked->name));
+  std::string field;
+  const Form source = read_one(fields, forms, field);
+  return source ? compile(model, *source, field) : nullptr;
 }
 
 std::shared_ptr<const Grammar> call_grammar(const ServedModel& model, const ChatPrompt& prompt) {

@@ -46,6 +46,12 @@ bool may_begin_surrogate(std::string_view bytes) {
   return false;
 }
 
+// One grammar at a time, in the whole process: a fork must not find another thread inside xgrammar's compiler.
+std::timed_mutex& compiling() {
+  static std::timed_mutex mutex;
+  return mutex;
+}
+
 // Some text that matches, token by token: what takes too long or too much is found here and not in the middle of an
 // answer.
 void walk(const grammar::Compiled& compiled, uint64_t vocab_size) {
@@ -115,7 +121,7 @@ void GrammarCache::keep(const std::string& key, std::shared_ptr<const grammar::C
 std::shared_ptr<const grammar::Compiled> GrammarCache::find(const GrammarSource& source, const GrammarLimits& limits) {
   const grammar::Tag tag = grammar::make_tag(source, limits.bytes, /*check_patterns=*/false);
   if (auto kept = lookup(tag.text)) return kept;
-  const std::unique_lock lock(compiling_, kPatience);
+  const std::unique_lock lock(compiling(), kPatience);
   if (!lock) fail(ErrorCode::kBusy, "other grammars have been compiled for {} s", kPatience.count());
   if (auto kept = lookup(tag.text)) return kept;
   const auto& tokens = vocabulary(tag.control_characters);

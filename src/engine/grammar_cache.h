@@ -34,8 +34,7 @@ class GrammarCache {
   uint64_t vocab_size_;
   std::vector<int32_t> ends_;
   std::shared_ptr<const std::vector<int32_t>> other_at_first_;
-  std::timed_mutex compiling_;                                  // one at a time
-  std::shared_ptr<const grammar::Vocabulary> vocabularies_[2];  // under compiling_
+  std::shared_ptr<const grammar::Vocabulary> vocabularies_[2];  // made one at a time
   std::mutex mutex_;
   std::list<Entry> entries_;  // the latest first
 };

@@ -42,8 +42,6 @@ SCHEMAS = [
     {"type": "object", "properties": {"b": {"type": "null"}, "a": {"type": "boolean"}}, "required": ["a"]},
     {"type": "object", "properties": {k: {"type": "null"} for k in "abc"}, "minProperties": 1, "maxProperties": 2,
      "additionalProperties": False},
-    {"type": "object", "properties": {"ab": {"type": "null"}}, "additionalProperties": {"type": "boolean"},
-     "maxProperties": 1},
     {"type": "object", "patternProperties": {"^[xy]$": {"enum": [1]}}, "additionalProperties": False, "maxProperties": 2},
     {"type": "object", "propertyNames": {"enum": ["p", "q"]}, "additionalProperties": {"const": 0}, "maxProperties": 2},
     {"anyOf": [{"type": "object", "properties": {"x": {"const": 1}}, "required": ["x"]}, {"type": "null"}]},
@@ -77,9 +75,17 @@ HOSTILE = [
 ]
 
 
+def grammars_missing():
+    """Why the program has no grammars, or an empty text."""
+    said = upg("run", DEMO, "-p", "a", "-n", 1, "--regex", "a").stderr
+    return said.strip() if "this build has no grammars" in said else ""
+
+
 class GrammarTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
+        if missing := grammars_missing():
+            raise unittest.SkipTest(missing)
         cls.tmp = pathlib.Path(tempfile.mkdtemp(prefix="upg_grammars_"))
         cls.addClassCleanup(shutil.rmtree, cls.tmp)
         model = cls.tmp / "caller"
@@ -120,7 +126,7 @@ class Schemas(GrammarTest):
             return schema, self.chat(response_format=json_format(schema), temperature=temperature, seed=seed)[0]
 
         # At a temperature of 100 the tokens are drawn from a hat.
-        cases = [(schema, temperature, seed) for schema in SCHEMAS for temperature in (0.8, 100) for seed in (1, 2)]
+        cases = [(schema, temperature, seed) for schema in SCHEMAS for seed, temperature in enumerate((0.8, 100))]
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             for schema, choice in pool.map(ask, cases):
                 with self.subTest(schema=schema):
@@ -193,7 +199,7 @@ class Schemas(GrammarTest):
         for fields, param in (
                 ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
                 ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "response_format.json_schema.schema"),
-                ({"response_format": {"type": "xml"}}, "response_format.type"),
+                ({"response_format": {"type": "xml"}}, "response_format"),
                 ({"response_format": {"type": "json_schema", "json_schema": {"schema": {}, "strict": 1}}},
                  "response_format.json_schema.strict"),
                 ({"guided_choice": []}, "guided_choice"), ({"guided_choice": ["a", 1]}, "guided_choice[1]"),
@@ -286,6 +292,12 @@ class Calls(GrammarTest):
 
 
 class CommandLine(CliTest):
+    @classmethod
+    def setUpClass(cls):
+        if missing := grammars_missing():
+            raise unittest.SkipTest(missing)
+        super().setUpClass()
+
     def test_a_text_matches_what_is_asked(self):
         (self.tmp / "schema.json").write_text(json.dumps(PERSON))
         (self.tmp / "rules.gbnf").write_text("root ::= \"up\" | \"down\" # two\n")
