@@ -257,6 +257,31 @@ TEST_F(PatternTest, strings_match_as_in_other_programs) {
   EXPECT_GT(matched, 200);
 }
 
+TEST_F(PatternTest, numbers_lie_between_their_bounds) {
+  std::mt19937 random(9);
+  const auto hundredths = [&] { return static_cast<int>(random() % 4001) - 2000; };
+  int integers = 0, numbers = 0;
+  for (int i = 0; i < 60; ++i) {
+    const auto [low, high] = std::minmax({hundredths(), hundredths()});
+    const Json integer = {{"type", "integer"}, {"minimum", low}, {"exclusiveMaximum", high + 1}};
+    const Json number = {{"type", "number"}, {"minimum", low / 100.0}, {"maximum", high / 100.0}};
+    for (int k = 0; k < 12; ++k) {
+      const int value = k < 4 ? std::vector{low, high, low - 1, high + 1}[static_cast<size_t>(k)] : hundredths();
+      const bool within = low <= value && value <= high;
+      EXPECT_EQ(
+          Walk(vocabulary("demo"), GrammarSource::json_schema(integer.dump())).says(std::to_string(value), random),
+          within)
+          << integer << " " << value;
+      const std::string text = Json(value / 100.0).dump();
+      const bool said = Walk(vocabulary("demo"), GrammarSource::json_schema(number.dump())).says(text, random);
+      EXPECT_TRUE(within || !said) << number << " " << text;
+      integers += within ? 1 : 0;
+      numbers += within && said ? 1 : 0;
+    }
+  }
+  EXPECT_GT(numbers, integers * 9 / 10) << "hardly any of those within is refused";
+}
+
 TEST_P(GrammarTest, random_walks_end_in_valid_json) {
   const Vocabulary& v = vocabulary(GetParam());
   const GrammarSource source = GrammarSource::json_schema(R"({"type": "object", "properties": {

@@ -238,8 +238,8 @@ class Rewriter {
       const auto v = bound(schema, keyword, where);
       if (!v) continue;
       // xgrammar compares up to six digits behind the point.
-      if (std::abs(*v) > 1e12 || *v * 1e6 != std::round(*v * 1e6))
-        leave_out(where, keyword, "bounds of numbers have six digits behind the point at most and are below 10^12");
+      if (std::abs(*v) > 1e9 || *v != std::round(*v * 1e6) / 1e6)
+        leave_out(where, keyword, "bounds of numbers have six digits behind the point at most and are below 10^9");
       else
         out[keyword] = *v;
     }

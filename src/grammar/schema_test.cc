@@ -104,6 +104,11 @@ TEST(Schema, notes_are_left_out_and_types_that_are_not_told_follow_from_the_keyw
             Schema::parse(R"({"type": "integer", "minimum": 1, "maximum": 8})"));
 }
 
+TEST(Schema, bounds_of_numbers_are_decimals) {
+  for (const char* bound : {"16.07", "0.1", "-0.000001", "123456.654321", "0", "-1000000000"})
+    EXPECT_TRUE(normal(R"({"type": "number", "minimum": )" + std::string(bound) + "}").contains("minimum")) << bound;
+}
+
 TEST(Schema, required_properties_are_there_even_where_they_are_not_described) {
   const Schema schema = normal(R"({"type": "object", "properties": {"b": {"type": "null"}}, "required": ["b", "a"]})");
   EXPECT_EQ(schema["properties"].size(), 2u);
