@@ -10,8 +10,8 @@ import re
 import sys
 
 # A file includes its own folder and folders of a lower number; equal numbers never see each other.
-LEVELS = {"base": 0, "format": 1, "codec": 1, "pickle": 1, "kernels": 3, "ops": 4, "model": 5, "text": 5, "cuda": 6,
-          "engine": 7, "compress": 7, "convert": 7, "export": 7, "bench": 8, "hub": 8}
+LEVELS = {"base": 0, "format": 1, "codec": 1, "pickle": 1, "kernels": 3, "ops": 4, "model": 5, "text": 5, "grammar": 5,
+          "cuda": 6, "engine": 7, "compress": 7, "convert": 7, "export": 7, "bench": 8, "hub": 8}
 PUBLIC_HEADERS_FROM = 5  # layers below this number see only upg/error.h and upg/progress.h of the public headers
 LOW_PUBLIC_HEADERS = {"upg/error.h", "upg/progress.h"}
 

@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""Tests of check_layers.py and lint.py (each rule is broken once in a small tree) and of bench/quality.py with stub tools."""
+"""Tests of check_layers.py and lint.py (each rule is broken once in a small tree), of fetch_sources.py, and of bench/quality.py
+with stub tools."""
+import io
 import json
 import pathlib
 import subprocess
 import sys
+import tarfile
 import tempfile
 import unittest
 
 import check_layers
+import fetch_sources
 import lint
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -129,6 +133,29 @@ class LintTest(unittest.TestCase):
 
     def test_a_header_without_an_opening_comment_is_named(self):
         self.assertEqual(len(self.messages("src/ops/a.h", "#pragma once\n")), 1)
+
+
+class FetchSourcesTest(unittest.TestCase):
+    def test_only_wanted_files_within_the_package_are_unpacked(self):
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode="w") as archive:
+            for name in ("p-1/cpp/a.cc", "p-1/cppx/b.cc", "p-1/LICENSE", "p-1/cpp/../../x", "/etc/cpp/x", "q/cpp/c.cc"):
+                archive.addfile(tarfile.TarInfo(name))
+            link = tarfile.TarInfo("p-1/cpp/link")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(link)
+        data.seek(0)
+        with tarfile.open(fileobj=data) as archive:
+            members = [inside for _, inside in fetch_sources.safe_members(archive, "p-1", ["cpp", "LICENSE"])]
+        self.assertEqual(members, ["cpp/a.cc", "LICENSE"])
+
+    def test_every_source_has_a_version_and_a_hash(self):
+        rows = list(fetch_sources.rows(ROOT / "scripts/pypi_sources"))
+        self.assertIn("xgrammar", [name for name, *_ in rows])
+        for _, version, sha256, wanted in rows:
+            self.assertRegex(version, r"^[0-9.]+$")
+            self.assertRegex(sha256, r"^[0-9a-f]{64}$")
+            self.assertIn("LICENSE", wanted)
 
 
 class QualityBenchmarkTest(unittest.TestCase):

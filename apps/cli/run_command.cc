@@ -60,7 +60,9 @@ void add_run(CLI::App& command) {
       "Examples:\n"
       "  upg run demo.upg -p \"Once upon a time\"\n"
       "  upg run demo.upg -p \"The capital of France\" -n 16 --temperature 0\n"
-      "  upg run models/demo -p \"A list:\" --stop \"\\n\\n\" --seed 7");
+      "  upg run models/demo -p \"A list:\" --stop \"\\n\\n\" --seed 7\n"
+      "  upg run demo.upg -p \"The year was \" --regex \"[12][0-9]{3}\"\n"
+      "  upg run demo.upg -p \"A person as JSON: \" --json-schema person.json -n 500");
   command.callback([o, &command] { generate(*o, command); });
 }
 

@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <fstream>
+#include <iterator>
 #include <utility>
+
+#include "upg/grammar.h"
 
 namespace upg::cli {
 namespace {
@@ -22,6 +26,21 @@ std::pair<int32_t, float> parse_bias(const std::string& text) {
   throw Error(ErrorCode::kInvalidArgument, fmt::format("--logit-bias {}: must be ID=BIAS, as in 13=-2.5", text));
 }
 
+std::string read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  if (!file.is_open() || file.bad()) throw Error(ErrorCode::kIo, fmt::format("{}: cannot be read", path));
+  return text;
+}
+
+std::shared_ptr<const Grammar> compile(const Engine& engine, const std::string& option, const GrammarSource& source) {
+  try {
+    return Grammar::compile(engine, source);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", option, error.what()));
+  }
+}
+
 }  // namespace
 
 void add_sampling_options(CLI::App& command, SamplingArguments& a, uint64_t tokens) {
@@ -38,6 +57,12 @@ void add_sampling_options(CLI::App& command, SamplingArguments& a, uint64_t toke
   command.add_option("--seed", a.seed, "The same seed gives the same text [0]");
   command.add_option("--stop", a.stop, "Text that ends generation; repeatable");
   command.add_flag("--ignore-eos", a.ignore_eos, "Go on past the end token");
+  auto* schema =
+      command.add_option("--json-schema", a.json_schema, "File with a JSON schema that the text must satisfy");
+  auto* grammar = command.add_option("--grammar", a.grammar, "File with a grammar (EBNF, GBNF) that it must match");
+  auto* regex = command.add_option("--regex", a.regex, "Regular expression that the whole text must match");
+  schema->excludes(grammar)->excludes(regex);
+  grammar->excludes(regex);
 }
 
 GenerateOptions generate_options(const Engine& engine, const SamplingArguments& a, const CLI::App& command) {
@@ -56,6 +81,12 @@ GenerateOptions generate_options(const Engine& engine, const SamplingArguments& 
   options.max_tokens = a.tokens;
   options.stop = a.stop;
   options.ignore_eos = a.ignore_eos;
+  if (given("--json-schema"))
+    options.grammar =
+        compile(engine, "--json-schema " + a.json_schema, GrammarSource::json_schema(read_text(a.json_schema)));
+  if (given("--grammar"))
+    options.grammar = compile(engine, "--grammar " + a.grammar, GrammarSource::ebnf(read_text(a.grammar)));
+  if (given("--regex")) options.grammar = compile(engine, "--regex", GrammarSource::regex(a.regex));
   return options;
 }
 

@@ -18,13 +18,14 @@ struct SamplingArguments {
   uint32_t top_k = 0;
   uint64_t seed = 0;
   std::vector<std::string> stop, bias;
+  std::string json_schema, grammar, regex;  // files, and a pattern
   bool ignore_eos = false;
 };
 
-/// -n, --temperature ... --ignore-eos. `tokens` is the limit where none is given.
+/// -n, --temperature ... --ignore-eos, --json-schema, --grammar and --regex. `tokens` is the limit where none is given.
 void add_sampling_options(CLI::App& command, SamplingArguments& arguments, uint64_t tokens);
 
-/// The model's own settings, and over them what the command line gives.
+/// The model's own settings, and over them what the command line gives. Throws Error.
 GenerateOptions generate_options(const Engine& engine, const SamplingArguments& arguments, const CLI::App& command);
 
 struct ModelArguments {

@@ -80,10 +80,9 @@ std::shared_ptr<Chat> read_chat(const Service& service, const HttpRequest& reque
     if (const auto most = fields.integer(name, 1, INT32_MAX)) generation.options.max_tokens = *most;
   generation.logprobs = chat->logprobs;
   generation.top_logprobs = chat->top;
+  generation.options.grammar = chat->prompt.prefix.empty() ? read_form(*chat->model, fields, openai_forms())
+                                                           : call_grammar(*chat->model, chat->prompt);
   std::vector<GenerationRequest> all = choices_of(generation, n);
-  for (GenerationRequest& one : all)
-    one.constraint = chat->prompt.prefix.empty() ? read_constraint(*chat->model, fields, "response_format")
-                                                 : call_constraint(*chat->model, chat->prompt);
   for (uint64_t i = 0; i < n; ++i) chat->choices.emplace_back(ChatAnswer(*chat->model, chat->prompt));
   chat->generations = std::make_unique<Generations>(chat->model, std::move(all), request.gone);
   return chat;

@@ -134,6 +134,9 @@ ChatPrompt make_prompt(const ServedModel& model, const ChatRequest& chat, const 
     const std::string tool = prompt.tools.size() == 1 ? *prompt.tools.begin() : chat.tool;
     prompt.named = !tool.empty();
     if (prompt.named) prompt.prefix += tool + call_middle(*model.tools);
+    prompt.callable = Json::array();
+    for (const Json& one : chat.tools)
+      if (tool.empty() || one["function"]["name"] == tool) prompt.callable.push_back(one);
   }
   Json messages = chat.messages;
   std::string begun;

@@ -26,6 +26,7 @@ struct ChatPrompt {
   std::vector<int32_t> tokens;
   std::string prefix;           // text that the answer begins with by force, part of the prompt
   bool named = false;           // the tool, in the prefix
+  Json callable;                // tools of which the answer must be a call
   std::set<std::string> tools;  // names of those that may be called
 };
 

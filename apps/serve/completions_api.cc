@@ -86,11 +86,11 @@ std::shared_ptr<Completion> read_completion(const Service& service, const HttpRe
   const auto prompts = read_prompts(*c.model, fields, "prompt");
   if (prompts.size() * c.n > kMaxSequences)
     refuse("n", fmt::format("{} prompts and n = {} are more than {} choices", prompts.size(), c.n, kMaxSequences));
+  generation.options.grammar = read_form(*c.model, fields, openai_forms());
   std::vector<GenerationRequest> all;
   for (const std::vector<int32_t>& prompt : prompts) {
     generation.prompt = prompt;
     for (GenerationRequest& one : choices_of(generation, c.n)) {
-      one.constraint = read_constraint(*c.model, fields, "response_format");
       all.push_back(std::move(one));
       c.choices.push_back({{}, prompt, CompletionLogprobs(*c.model->engine, generation.top_logprobs)});
     }

@@ -2,131 +2,175 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
-
 #include "chat_prompt.h"
 #include "errors.h"
-#include "json_machine.h"
+#include "limits.h"
 #include "models.h"
 
 namespace upg::serve {
 namespace {
 
-// What may come next: first one of some texts where there are any, then JSON.
-class Progress {
- public:
-  explicit Progress(JsonMachine machine, const std::vector<std::string>* choices = nullptr)
-      : machine_(std::move(machine)), choices_(choices) {}
+using Form = std::unique_ptr<GrammarSource>;
 
-  bool push(char byte) {
-    if (choices_ == nullptr) return machine_.push(byte);
-    chosen_ += byte;
-    for (const std::string& choice : *choices_) {
-      if (choice == chosen_) {
-        choices_ = nullptr;
-        if (!machine_.push(chosen_)) return false;
-        machine_.finish_with_object();
-        return true;
-      }
-      if (choice.starts_with(chosen_)) return true;
-    }
-    return false;
+Form form(GrammarSource source) { return std::make_unique<GrammarSource>(std::move(source)); }
+
+std::string text_of(const Json& value, const std::string& where) {
+  if (!value.is_string()) refuse_type(where, "a string", value);
+  return value.get<std::string>();
+}
+
+Form read_regex(const Json& value, const std::string& where) {
+  return form(GrammarSource::regex(text_of(value, where)));
+}
+Form read_ebnf(const Json& value, const std::string& where) { return form(GrammarSource::ebnf(text_of(value, where))); }
+
+// An object, or JSON in a string.
+Form read_schema(const Json& value, const std::string& where) {
+  if (value.is_string()) return form(GrammarSource::json_schema(value.get<std::string>()));
+  if (!value.is_object() && !value.is_boolean()) refuse_type(where, "a JSON schema", value);
+  return form(GrammarSource::json_schema(to_text(value)));
+}
+
+Form read_choice(const Json& value, const std::string& where) {
+  if (!value.is_array()) refuse_type(where, "an array of strings", value);
+  if (value.empty() || value.size() > kMaxFormChoices)
+    refuse(where, fmt::format("{} must have from 1 to {} strings", where, kMaxFormChoices));
+  std::vector<GrammarSource> parts;
+  for (size_t i = 0; i < value.size(); ++i) {
+    parts.push_back(GrammarSource::literal(text_of(value[i], fmt::format("{}[{}]", where, i))));
+    if (parts.back().text.empty()) refuse(where, fmt::format("{}[{}] is empty", where, i));
   }
-  bool done() const { return machine_.done(); }
-  bool in_string() const { return choices_ == nullptr && machine_.in_string(); }
+  return form(GrammarSource::choice(std::move(parts)));
+}
 
- private:
-  JsonMachine machine_;
-  const std::vector<std::string>* choices_;
-  std::string chosen_;
+Form read_flag_for_json(const Json& value, const std::string& where) {
+  if (!value.is_boolean()) refuse_type(where, "a boolean", value);
+  return value.get<bool>() ? form(GrammarSource::json_object()) : nullptr;
+}
+
+// {"type": "text" | "json_object" | "json_schema", ...}; `nested`: name, schema and strict are in "json_schema".
+Form read_typed(const Json& value, const std::string& where, bool nested) {
+  if (!value.is_object()) refuse_type(where, "an object", value);
+  const Fields fields(value, where);
+  const std::string type = fields.required_text("type");
+  if (type == "text") return nullptr;
+  if (type == "json_object") {
+    const Json* schema = fields.object("schema");
+    return schema == nullptr ? form(GrammarSource::json_object()) : read_schema(*schema, where + ".schema");
+  }
+  if (type != "json_schema")
+    refuse(where, fmt::format("{}.type is \"{}\", must be text, json_object or json_schema", where, type));
+  const Json* about = nested ? fields.object("json_schema") : &value;
+  const std::string place = nested ? where + ".json_schema" : where;
+  if (about == nullptr) refuse(place, fmt::format("{} is missing", place));
+  const Fields details(*about, place);
+  details.text("name");
+  details.flag("strict");
+  const Json* schema = details.object("schema");
+  if (schema == nullptr) refuse(place + ".schema", fmt::format("{}.schema is missing", place));
+  return read_schema(*schema, place + ".schema");
+}
+
+Form read_response_format(const Json& value, const std::string& where) { return read_typed(value, where, true); }
+Form read_flat_format(const Json& value, const std::string& where) { return read_typed(value, where, false); }
+
+// `first`: the name of the field that asks for it.
+Form read_one(const Fields& fields, std::span<const FormField> forms, std::string& first) {
+  Form found;
+  for (const FormField& field : forms) {
+    const Json* value = fields.find(field.name);
+    if (value == nullptr) continue;
+    const std::string where = fields.path(field.name);
+    Form read = field.read(*value, where);
+    if (!read) continue;
+    if (found) refuse(where, fmt::format("{} and {} cannot both say what the answer must be", first, where));
+    found = std::move(read);
+    first = where;
+  }
+  return found;
+}
+
+constexpr FormField kStructured[] = {
+    {"json", read_schema},  {"json_object", read_flag_for_json}, {"regex", read_regex}, {"choice", read_choice},
+    {"grammar", read_ebnf},
 };
 
-class JsonConstraint : public TokenConstraint {
- public:
-  /// `model` must outlive the generation; a request holds it.
-  JsonConstraint(ServedModel& model, JsonMachine machine, std::vector<std::string> choices = {})
-      : tokens_(model.vocabulary.tokens(*model.engine)),
-        ends_(model.engine->end_tokens()),
-        choices_(std::move(choices)),
-        progress_(std::move(machine), choices_.empty() ? nullptr : &choices_) {
-    ends_.insert(ends_.end(), model.ends.tokens.begin(), model.ends.tokens.end());
-    if (ends_.empty())
-      throw RequestError(400, "this model has no end token, so an answer in JSON could not end", "response_format");
-  }
+Form read_structured(const Json& value, const std::string& where) {
+  if (!value.is_object()) refuse_type(where, "an object", value);
+  std::string first;
+  return read_one(Fields(value, where), kStructured, first);
+}
 
-  void mask(std::span<float> logits) override {
-    std::vector<float> kept(ends_.size());
-    for (size_t i = 0; i < ends_.size(); ++i) kept[i] = logits[static_cast<size_t>(ends_[i])];
-    const bool in_string = progress_.in_string();
-    for (size_t id = 0; id < logits.size(); ++id)
-      if (id >= tokens_.size() || !(in_string && tokens_[id].plain ? true : fits(tokens_[id].bytes)))
-        logits[id] = -INFINITY;
-    for (size_t i = 0; i < ends_.size(); ++i)
-      logits[static_cast<size_t>(ends_[i])] = progress_.done() ? kept[i] : -INFINITY;
-  }
+constexpr FormField kFormatOfConfig[] = {{"format", read_flat_format}};
 
-  void accept(int32_t token) override {
-    for (char byte : tokens_.at(static_cast<size_t>(token)).bytes) progress_.push(byte);
-  }
+Form read_output_config(const Json& value, const std::string& where) {
+  if (!value.is_object()) refuse_type(where, "an object", value);
+  std::string first;
+  return read_one(Fields(value, where), kFormatOfConfig, first);
+}
 
- private:
-  bool fits(const std::string& bytes) const {
-    if (bytes.empty() || progress_.done()) return false;
-    Progress copy = progress_;
-    return std::all_of(bytes.begin(), bytes.end(), [&](char byte) { return copy.push(byte); });
-  }
-
-  const std::vector<Vocabulary::Token>& tokens_;
-  std::vector<int32_t> ends_;
-  std::vector<std::string> choices_;
-  Progress progress_;
+constexpr FormField kOpenAi[] = {
+    {"response_format", read_response_format},
+    {"structured_outputs", read_structured},
+    {"guided_json", read_schema},
+    {"guided_regex", read_regex},
+    {"guided_choice", read_choice},
+    {"guided_grammar", read_ebnf},
+    {"json_schema", read_schema},
+    {"grammar", read_ebnf},
 };
+constexpr FormField kResponses[] = {{"format", read_flat_format}};
+constexpr FormField kMessages[] = {{"output_config", read_output_config}, {"output_format", read_flat_format}};
+
+std::shared_ptr<const Grammar> compile(const ServedModel& model, const GrammarSource& source,
+                                       const std::string& field) {
+  try {
+    return Grammar::compile(*model.engine, source);
+  } catch (const Error& error) {
+    RequestError refused = as_request_error(error);
+    throw RequestError(refused.status, fmt::format("{}: {}", field, refused.what()), field, refused.code);
+  }
+}
+
+// The arguments of a call. A tool that is not "strict" gets what of its schema can be enforced.
+GrammarSource arguments_of(const Json& tool) {
+  const Json& function = tool["function"];
+  const auto schema = function.find("parameters");
+  if (schema == function.end() || !schema->is_object()) return GrammarSource::json_object();
+  const auto strict = function.find("strict");
+  Json typed = *schema;
+  bool shaped = false;
+  for (const char* keyword : {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
+    shaped |= typed.contains(keyword);
+  if (!shaped) typed["type"] = "object";
+  return GrammarSource::json_schema(to_text(typed), /*relaxed=*/strict == function.end() || *strict != true);
+}
 
 }  // namespace
 
-const std::vector<Vocabulary::Token>& Vocabulary::tokens(const Engine& engine) {
-  std::call_once(made_, [&] {
-    for (uint64_t id = 0; id < engine.info().vocab_size; ++id) {
-      std::string bytes = engine.token_bytes(static_cast<int32_t>(id));
-      const std::vector<int32_t> self = {static_cast<int32_t>(id)};
-      const bool special = !bytes.empty() &&
-                           engine.tokenize(bytes, /*parse_special=*/true, /*add_special=*/false) == self &&
-                           engine.tokenize(bytes, /*parse_special=*/false, /*add_special=*/false) != self;
-      if (special) bytes.clear();
-      const bool plain = !bytes.empty() && std::all_of(bytes.begin(), bytes.end(), [](char c) {
-        return static_cast<unsigned char>(c) >= 0x20 && c != '"' && c != '\\';
-      });
-      tokens_.push_back({std::move(bytes), plain});
-    }
-  });
-  return tokens_;
+std::span<const FormField> openai_forms() { return kOpenAi; }
+std::span<const FormField> responses_forms() { return kResponses; }
+std::span<const FormField> messages_forms() { return kMessages; }
+
+std::shared_ptr<const Grammar> read_form(const ServedModel& model, const Fields& fields,
+                                         std::span<const FormField> forms) {
+  std::string field;
+  const Form source = read_one(fields, forms, field);
+  return source ? compile(model, *source, field) : nullptr;
 }
 
-std::shared_ptr<TokenConstraint> read_constraint(ServedModel& model, const Fields& fields, const char* name) {
-  const Json* format = fields.object(name);
-  if (format == nullptr) return nullptr;
-  const std::string type = Fields(*format, name).required_text("type");
-  if (type == "text") return nullptr;
-  if (type == "json_object") return std::make_shared<JsonConstraint>(model, JsonMachine());
-  refuse(name, fmt::format("{}.type \"{}\" is not supported: this server forces answers into JSON (json_object), not "
-                           "into a schema",
-                           name, type));
-}
-
-std::shared_ptr<TokenConstraint> call_constraint(ServedModel& model, const ChatPrompt& prompt) {
+std::shared_ptr<const Grammar> call_grammar(const ServedModel& model, const ChatPrompt& prompt) {
   if (prompt.prefix.empty()) return nullptr;
-  // The part of the prefix that is JSON already; its first value may be a list of calls, which the machine is told of
-  // as a part of an object.
-  const std::string_view json = std::string_view(prompt.prefix).substr(prompt.prefix.find('{'));
-  JsonMachine machine;
-  if (!machine.push(json)) throw RequestError(500, "a tool has a name that is no text");
-  std::vector<std::string> choices;
-  if (!prompt.named)
-    for (const std::string& tool : prompt.tools) choices.push_back(tool + call_middle(*model.tools));
-  else
-    machine.finish_with_object();
-  return std::make_shared<JsonConstraint>(model, std::move(machine), std::move(choices));
+  std::vector<GrammarSource> calls;
+  for (const Json& tool : prompt.callable) {
+    std::vector<GrammarSource> parts;
+    if (!prompt.named)
+      parts.push_back(GrammarSource::literal(tool["function"]["name"].get<std::string>() + call_middle(*model.tools)));
+    parts.push_back(arguments_of(tool));
+    parts.push_back(GrammarSource::literal("}"));
+    calls.push_back(GrammarSource::sequence(std::move(parts)));
+  }
+  return compile(model, GrammarSource::choice(std::move(calls)), "tools");
 }
 
 }  // namespace upg::serve

@@ -19,6 +19,7 @@ constexpr size_t kMaxStops = 16;
 constexpr size_t kMaxStopBytes = 256;
 constexpr size_t kMaxBiasEntries = 1024;
 constexpr size_t kMaxTools = 128;
+constexpr size_t kMaxFormChoices = 1024;  // texts of guided_choice
 constexpr uint64_t kMaxTopLogprobs = 20;
 
 constexpr size_t kBytesAToken = 4;  // of a request's body, about: to refuse it under overload before it is read

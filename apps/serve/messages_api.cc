@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "chat_prompt.h"
+#include "constraints.h"
 #include "event_stream.h"
 #include "generation_fields.h"
 #include "generations.h"
@@ -83,6 +84,7 @@ void read_anthropic_tools(const Fields& fields, ChatRequest& chat) {
       if (const auto description = tool.text("description")) function["description"] = *description;
       const Json* schema = tool.object("input_schema");
       function["parameters"] = schema ? *schema : Json::object();
+      if (tool.flag("strict").value_or(false)) function["strict"] = true;
       Json entry = Json::object({{"type", "function"}});
       entry["function"] = std::move(function);
       chat.tools.push_back(std::move(entry));
@@ -210,7 +212,8 @@ std::shared_ptr<Message> read_message(const Service& service, const HttpRequest&
   generation.options.stop.insert(generation.options.stop.end(), message->model->ends.texts.begin(),
                                  message->model->ends.texts.end());
   generation.options.max_tokens = static_cast<uint64_t>(*most);
-  generation.constraint = call_constraint(*message->model, message->prompt);
+  generation.options.grammar = message->prompt.prefix.empty() ? read_form(*message->model, fields, messages_forms())
+                                                              : call_grammar(*message->model, message->prompt);
   message->generations = std::make_unique<Generations>(
       message->model, std::vector<GenerationRequest>{std::move(generation)}, request.gone);
   return message;

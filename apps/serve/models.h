@@ -11,7 +11,6 @@
 #include <thread>
 #include <vector>
 
-#include "constraints.h"
 #include "upg/chat.h"
 #include "upg/engine.h"
 #include "upg/scheduler.h"
@@ -23,7 +22,6 @@ struct ToolFormat;
 struct ServedModel {
   std::string name;
   std::shared_ptr<Engine> engine;
-  Vocabulary vocabulary;
   ChatEnds ends;                         // empty without a chat template
   const ToolFormat* tools = nullptr;     // how the template writes calls, where it does
   std::atomic<bool> draining{false};     // what still waits for its turn never gets it

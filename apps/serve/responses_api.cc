@@ -248,8 +248,8 @@ std::shared_ptr<Response> read_response(const Service& service, const HttpReques
   generation.options.stop = response->model->ends.texts;
   if (const auto most = fields.integer("max_output_tokens", 1, INT32_MAX)) generation.options.max_tokens = *most;
   if (const Json* text = fields.object("text"))
-    generation.constraint = read_constraint(*response->model, Fields(*text, "text"), "format");
-  if (!response->prompt.prefix.empty()) generation.constraint = call_constraint(*response->model, response->prompt);
+    generation.options.grammar = read_form(*response->model, Fields(*text, "text"), responses_forms());
+  if (!response->prompt.prefix.empty()) generation.options.grammar = call_grammar(*response->model, response->prompt);
   response->generations = std::make_unique<Generations>(
       response->model, std::vector<GenerationRequest>{std::move(generation)}, request.gone);
   return response;

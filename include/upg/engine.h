@@ -21,6 +21,8 @@
 
 namespace upg {
 
+class Grammar;  // upg/grammar.h
+
 struct EngineOptions {
   unsigned threads = 0;         // 0: one for each physical core the process may use
   Progress progress{};          // of reading a file that is not in memory yet, and of copying it to a device
@@ -47,11 +49,12 @@ struct SamplingOptions {
 
 struct GenerateOptions {
   SamplingOptions sampling;
-  uint64_t max_tokens = UINT64_MAX;  // the context ends generation in any case
-  std::vector<std::string> stop;     // text that ends generation and is not emitted
-  std::vector<int32_t> end_tokens;   // end it as those of the model do
-  bool ignore_eos = false;           // go on past end tokens, of either kind
-  Progress progress{};               // of the prompt, in tokens; each call comes after about a second of work
+  uint64_t max_tokens = UINT64_MAX;          // the context ends generation in any case
+  std::vector<std::string> stop;             // text that ends generation and is not emitted
+  std::vector<int32_t> end_tokens;           // end it as those of the model do
+  bool ignore_eos = false;                   // go on past end tokens, of either kind
+  std::shared_ptr<const Grammar> grammar{};  // what the answer must match; it ends where nothing can follow
+  Progress progress{};                       // of the prompt, in tokens; each call comes after about a second of work
 };
 
 struct ChatOptions {

@@ -40,16 +40,6 @@ class BusyError : public Error {
   std::chrono::seconds retry_after_;
 };
 
-/// Restricts what one generation may say, token by token. Called from the engine's threads, one at a time.
-class TokenConstraint {
- public:
-  virtual ~TokenConstraint() = default;
-  /// Sets the logits [vocab_size] of tokens that may not come next to -infinity.
-  virtual void mask(std::span<float> logits) = 0;
-  /// `token` was taken.
-  virtual void accept(int32_t token) = 0;
-};
-
 struct GenerationRequest {
   std::vector<int32_t> prompt;
   GenerateOptions options{};     // its `progress` is not used
@@ -57,13 +47,12 @@ struct GenerationRequest {
   bool logprobs = false;         // of each generated token, and
   uint32_t top_logprobs = 0;     // of so many likeliest ones in its place
   bool prompt_logprobs = false;  // the same of each token of the prompt but the first
-  std::shared_ptr<TokenConstraint> constraint{};
   bool more = false;  // beside others of its caller, who can wait with it: a refusal is no sign of overload
 };
 
 struct TokenLogprob {
   int32_t token = 0;
-  float logprob = 0;                             // natural logarithm, before temperature and penalties
+  float logprob = 0;                             // natural logarithm, before grammar, temperature and penalties
   std::vector<std::pair<int32_t, float>> top{};  // likeliest first
 };
 

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "engine/device_table.h"
 #include "engine/engine_impl.h"
+#include "engine/grammar_cache.h"
 #include "kernels/kernel.h"
 #include "model/arch_table.h"
 #include "text/sampler.h"
@@ -51,8 +52,12 @@ Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
   chat.chat_template = options.chat_template.empty() ? texts.chat_template : options.chat_template;
   chat_template = ChatTemplate::from_texts(chat, path);
   const std::string json = tokenizer_json(texts, path);
-  if (!json.empty()) tokenizer = Tokenizer::from_json(json, path + ": tokenizer.json");
+  if (json.empty()) return;
+  tokenizer = Tokenizer::from_json(json, path + ": tokenizer.json");
+  grammars = std::make_unique<GrammarCache>(*tokenizer, info.vocab_size, end_tokens);
 }
+
+Engine::Impl::~Impl() = default;
 
 const Tokenizer& Engine::Impl::require_tokenizer() const {
   if (!tokenizer) fail(ErrorCode::kNotFound, "{}: has no tokenizer.json", weights.path());

@@ -15,8 +15,11 @@
 
 namespace upg {
 
+class GrammarCache;
+
 struct Engine::Impl {
   Impl(const std::string& path, const EngineOptions& options);
+  ~Impl();
   const Tokenizer& require_tokenizer() const;
 
   Weights weights;
@@ -28,6 +31,7 @@ struct Engine::Impl {
   ModelInfo info;
   SamplingOptions sampling;
   std::vector<int32_t> end_tokens;
+  std::unique_ptr<GrammarCache> grammars;  // nullptr without a tokenizer
 };
 
 /// What a session of these options runs on. Throws Error.

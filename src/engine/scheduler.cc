@@ -305,7 +305,7 @@ struct Scheduler::Impl {
       try {
         slot.job->advance(w.tokens.size(), {w.logits, (w.range.end - w.range.begin) * vocab},
                           context - slot.held.size());
-      } catch (...) {  // a constraint that failed
+      } catch (...) {  // a grammar that takes too long
         slot.job->fail_with(std::current_exception());
       }
       generated += slot.job->result().tokens.size() - before;

@@ -23,6 +23,7 @@ Job::Job(const Engine& engine, GenerationRequest request)
       ends_(engine.end_tokens()) {
   ends_.insert(ends_.end(), request_.options.end_tokens.begin(), request_.options.end_tokens.end());
   if (request_.options.ignore_eos) ends_.clear();
+  if (request_.options.grammar) matcher_.emplace(request_.options.grammar);
   for (int32_t token : request_.prompt) sampler_.saw(token);
   result_.prompt_tokens = request_.prompt.size();
 }
@@ -95,14 +96,15 @@ void Job::advance(uint64_t n, std::span<const float> rows, uint64_t room) {
 }
 
 void Job::sample(std::span<const float> logits, uint64_t room) {
-  if (request_.constraint) {
+  std::span<const float> allowed = logits;
+  if (matcher_) {
     masked_.assign(logits.begin(), logits.end());
-    request_.constraint->mask(masked_);
-    logits = masked_;
+    allowed = masked_;
+    if (!matcher_->mask(masked_, ends_)) return finish(FinishReason::kStop);
   }
-  const int32_t token = sampler_.next(logits);
+  const int32_t token = sampler_.next(allowed);
   if (std::find(ends_.begin(), ends_.end(), token) != ends_.end()) return finish(FinishReason::kStop);
-  if (request_.constraint) request_.constraint->accept(token);
+  if (matcher_) matcher_->accept(token);
   last_ = token;
   result_.tokens.push_back(token);
   GenerationPiece piece;

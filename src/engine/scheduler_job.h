@@ -12,6 +12,7 @@
 #include "engine/stop_filter.h"
 #include "text/detokenizer.h"
 #include "text/sampler.h"
+#include "upg/grammar.h"
 #include "upg/scheduler.h"
 
 namespace upg {
@@ -59,7 +60,8 @@ class Job {
   StreamDetokenizer detokenizer_;
   StopFilter stops_;
   std::vector<int32_t> ends_;
-  std::vector<float> masked_;  // logits under a constraint
+  std::optional<GrammarMatcher> matcher_;
+  std::vector<float> masked_;  // logits under the grammar
   uint64_t read_ = 0;          // tokens of the prompt
   uint64_t cached_ = 0;
   int32_t last_ = 0;

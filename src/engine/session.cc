@@ -7,6 +7,7 @@
 #include "engine/stop_filter.h"
 #include "text/detokenizer.h"
 #include "text/sampler.h"
+#include "upg/grammar.h"
 
 namespace upg {
 namespace {
@@ -143,16 +144,29 @@ GenerateResult Session::generate(std::span<const int32_t> prompt, const Generate
   ends.insert(ends.end(), options.end_tokens.begin(), options.end_tokens.end());
   bool running = true;
   std::optional<int32_t> likeliest;  // where the device has chosen
+  std::optional<GrammarMatcher> matcher;
+  std::vector<float> masked;  // logits under the grammar
+  if (options.grammar) matcher.emplace(options.grammar);
+  if (options.ignore_eos) ends.clear();
   while (running && result.tokens.size() < options.max_tokens) {
+    if (matcher) {
+      masked.assign(logits.begin(), logits.end());
+      logits = masked;
+      if (!matcher->mask(masked, ends)) {
+        result.finish = FinishReason::kStop;
+        break;
+      }
+    }
     const int32_t token = likeliest ? *likeliest : sampler.next(logits);
-    if (!options.ignore_eos && std::find(ends.begin(), ends.end(), token) != ends.end()) {
+    if (std::find(ends.begin(), ends.end(), token) != ends.end()) {
       result.finish = FinishReason::kStop;
       break;
     }
+    if (matcher) matcher->accept(token);
     result.tokens.push_back(token);
     running = deliver(stops.push(detokenizer.push(token)));
     if (!running || result.tokens.size() == options.max_tokens || length() == context()) break;
-    if (sampler.takes_the_likeliest()) {
+    if (sampler.takes_the_likeliest() && !matcher) {
       likeliest = impl_->timeline->forward_greedy(token);
       impl_->held.push_back(token);
     } else {

@@ -63,6 +63,33 @@ class OpenAi(ClientTest):
                          whole.choices[0].message.content)
         self.assertEqual(chunks[-1].usage.completion_tokens, 8)
 
+    @needs("pydantic")
+    def test_answers_are_parsed_into_pydantic_models(self):
+        import typing
+
+        import pydantic
+
+        class Part(pydantic.BaseModel):
+            kind: typing.Literal["bolt", "nut"]
+            count: int = pydantic.Field(ge=1, le=99)
+
+        class Order(pydantic.BaseModel):
+            parts: typing.Annotated[list[Part], pydantic.Field(max_length=3)]
+            express: bool | None
+            code: str = pydantic.Field(pattern="^[A-Z]{2}-[0-9]{3}$")
+
+        answer = self.client().chat.completions.parse(model="caller", messages=HELLO, response_format=Order,
+                                                      max_tokens=350, seed=1)
+        self.assertIsInstance(answer.choices[0].message.parsed, Order)
+        response = self.client().responses.parse(model="caller", input="Hello", text_format=Order, max_output_tokens=350,
+                                                 temperature=1.5)
+        self.assertIsInstance(response.output_parsed, Order)
+        with self.client().chat.completions.stream(model="caller", messages=HELLO, response_format=Order, max_tokens=350,
+                                                   seed=2) as stream:
+            events = list(stream)
+        self.assertIsInstance(stream.get_final_completion().choices[0].message.parsed, Order)
+        self.assertIn("content.done", {event.type for event in events})
+
     def test_tools(self):
         import openai
         for seed in range(6):
