@@ -1,5 +1,10 @@
 // compress, inspect, verify, decompress, evaluate: everything that makes or looks at files.
+#include <nanobind/stl/map.h>
+
+#include <map>
+
 #include "calls.h"
+#include "model/weights.h"
 #include "upg/compress.h"
 #include "upg/evaluate.h"
 #include "upg/inspect.h"
@@ -48,6 +53,16 @@ TaskEvaluation task_evaluation(const std::string& model, const std::string& task
   Call call(std::move(progress));
   const EvaluateOptions options = evaluate_options(call, "", 512, 0, kv, float_activations, threads, device);
   return call.run([&] { return evaluate_task(model, task, data, items, options); });
+}
+
+// The texts of a UPG file as the files of a checkpoint. No public header has them: the library needs them itself only.
+std::map<std::string, std::string> model_texts(const std::string& path) {
+  const ModelTexts texts = Weights(path).texts();
+  return {{"config.json", texts.config},
+          {"generation_config.json", texts.generation_config},
+          {"tokenizer.json", texts.tokenizer},
+          {"tokenizer_config.json", texts.tokenizer_config},
+          {"chat_template.jinja", texts.chat_template}};
 }
 
 void bind_reports(nb::module_& m) {
@@ -131,6 +146,7 @@ void bind_models(nb::module_& m) {
         arg("chunks"), arg("kv"), arg("float_activations"), arg("threads"), arg("device"), arg("progress").none());
   m.def("evaluate_task", task_evaluation, arg("model"), arg("task"), arg("data"), arg("items"), arg("kv"),
         arg("float_activations"), arg("threads"), arg("device"), arg("progress").none());
+  m.def("model_texts", &model_texts, arg("path"));
   nb::class_<KernelReport>(m, "KernelReport")
       .def_ro("op", &KernelReport::op)
       .def_ro("variant", &KernelReport::variant)
