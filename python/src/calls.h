@@ -10,6 +10,7 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
@@ -122,6 +123,8 @@ class SharedEngine {
   const std::shared_ptr<Engine>& engine() const { return engine_; }
   /// Throws Error(kUnsupported) in a child of the process that opened it, whose threads are not there.
   void check_process() const;
+  /// Whether a call waits for its turn.
+  bool wanted() const { return waiting_ > 0; }
 
   /// Holds the turn. Waits for it, without the GIL, while `keep_waiting` says so. `for_good`: others are refused
   /// meanwhile instead of waiting. Throws Error(kBusy), Error(kCancelled).
@@ -141,6 +144,7 @@ class SharedEngine {
   std::mutex mutex_;
   std::condition_variable freed_;
   bool taken_ = false;
+  std::atomic<unsigned> waiting_ = 0;
   bool for_good_ = false;
 };
 

@@ -106,6 +106,7 @@ class Stream {
       if (!texts_.empty()) {
         std::string text = std::move(texts_.front());
         texts_.pop_front();
+        taken_.notify_one();
         return text;
       }
       if (error_) std::rethrow_exception(error_);
@@ -127,6 +128,8 @@ class Stream {
   }
 
  private:
+  static constexpr size_t kAhead = 64;  // pieces of text before the reader
+
   void work() {
     std::exception_ptr error;
     GenerateResult result;
@@ -145,13 +148,13 @@ class Stream {
   }
 
   bool put(std::string_view text) {
-    if (cancelled_) return false;
-    {
-      const std::scoped_lock lock(mutex_);
-      texts_.emplace_back(text);
-    }
+    std::unique_lock lock(mutex_);
+    texts_.emplace_back(text);
     changed_.notify_all();
-    return true;
+    // A reader that went away must not cost a processor; one that is slow must not hold up others.
+    while (texts_.size() >= kAhead && !cancelled_ && !shared_->wanted())
+      taken_.wait_for(lock, std::chrono::milliseconds(50));
+    return !cancelled_;
   }
 
   std::shared_ptr<SharedEngine> shared_;
@@ -159,7 +162,7 @@ class Stream {
   std::atomic<bool> cancelled_ = false;
   mutable std::mutex mutex_;
   std::mutex closing_;
-  std::condition_variable changed_;
+  std::condition_variable changed_, taken_;
   std::deque<std::string> texts_;
   GenerateResult result_;
   std::exception_ptr error_;

@@ -249,7 +249,9 @@ void bind_matrix(nb::module_& m) {
       .def_static("encode", &PackedMatrix::encode, arg("codec"), arg("weights"), arg("density"))
       .def_static("encode_sparse", &PackedMatrix::encode_sparse, arg("codec"), arg("rows"), arg("cols"),
                   arg("row_pointers"), arg("columns"), arg("values"), arg("density"))
-      .def_static("open", &PackedMatrix::open, arg("name"), arg("codec"), arg("rows"), arg("cols"), arg("parts"))
+      .def_static("open", &PackedMatrix::open, arg("name"), arg("codec"), arg("rows"), arg("cols"), arg("parts"),
+                  nb::sig("def open(name: str, codec: str, rows: int, cols: int, parts: "
+                          "collections.abc.Sequence[tuple[str, str, typing.Any]]) -> Matrix"))
       .def_static("stored", &PackedMatrix::stored, arg("path"), arg("tensor"))
       .def_prop_ro("codec", &PackedMatrix::codec)
       .def_prop_ro("rows", &PackedMatrix::rows)

@@ -18,6 +18,11 @@ void SharedEngine::check_process() const {
 SharedEngine::Turn::Turn(std::shared_ptr<SharedEngine> shared, const std::function<bool()>& keep_waiting, bool for_good)
     : shared_(std::move(shared)) {
   shared_->check_process();
+  struct Waiting {
+    std::atomic<unsigned>& count;
+    explicit Waiting(std::atomic<unsigned>& c) : count(c) { ++count; }
+    ~Waiting() { --count; }
+  } const waiting(shared_->waiting_);
   std::unique_lock lock(shared_->mutex_);
   while (!shared_->freed_.wait_for(lock, std::chrono::milliseconds(50), [&] { return !shared_->taken_; })) {
     if (shared_->for_good_)
@@ -63,7 +68,7 @@ void bind_errors(nb::module_&) { nb::register_exception_translator(translate); }
 NB_MODULE(_upg, module) {
   nanobind::set_leak_warnings(false);  // arrays on a matrix may live until the interpreter's end
   module.doc() = "The compiled part of upg. Use the package upg instead.";
-  module.attr("__version__") = UPG_VERSION;
+  module.attr("version") = UPG_VERSION;
   upg::python::bind_errors(module);
   upg::python::bind_engine(module);
   upg::python::bind_scheduler(module);

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ._matrix import PRIMES, Int8, MdCSR, PackedMatrix, Trellis, open_matrix
     from ._model import Completion, Model, Stream, Tokenizer, load
     from ._options import GenerateOptions
-    from ._upg import __version__
+    from ._version import __version__
 
 # Where each public name lives. A new function is a line here and one above.
 _HOMES = {
@@ -61,7 +61,7 @@ _HOMES = {
     "_matrix": "Int8 MdCSR PRIMES PackedMatrix Trellis open_matrix",
     "_model": "Completion Model Stream Tokenizer load",
     "_options": "GenerateOptions",
-    "_upg": "__version__",
+    "_version": "__version__",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -328,7 +328,8 @@ def evaluate(
                 same_top1=_estimate(raw.same_top1 if compared else None),
                 seconds=raw.seconds,
             )
-        assert task is not None and data is not None
+        assert task is not None
+        assert data is not None
         done = _upg.evaluate_task(
             os.fspath(model), task, os.fspath(data), items, kv, float_activations, threads, device, report
         )

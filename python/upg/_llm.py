@@ -158,8 +158,6 @@ class _Request:
             generation.cancel()
 
 
-
-
 class _Engine:
     """What LLM and AsyncEngine share: a model and its scheduler."""
 

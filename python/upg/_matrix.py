@@ -113,14 +113,16 @@ class PackedMatrix:
 
         ``float_activations=False``: with x in int8, blocks of 32, as models run: faster where the codec is a trellis.
         """
-        return self._matrix.apply(_dense(x, 1, "x")[None], float_activations)[0]
+        y: NDArray[np.float32] = self._matrix.apply(_dense(x, 1, "x")[None], float_activations)[0]
+        return y
 
     def matmul(self, x: ArrayLike, *, float_activations: bool = True) -> NDArray[np.float32]:
         """W X for X [cols, n]: [rows, n]. No copy is made of an X in Fortran order (X = Y.T), and so is the result."""
         columns = np.asarray(x, dtype=np.float32)
         if columns.ndim != 2:
             raise ValueError(f"X must have 2 dimensions, not the shape {list(columns.shape)}")
-        return self._matrix.apply(np.ascontiguousarray(columns.T), float_activations).T
+        y: NDArray[np.float32] = self._matrix.apply(np.ascontiguousarray(columns.T), float_activations).T
+        return y
 
     def __matmul__(self, x: ArrayLike) -> NDArray[np.float32]:
         array = np.asarray(x)
@@ -149,9 +151,11 @@ class MdCSR(PackedMatrix):
         return cls(_upg.Matrix.encode(cls._codecs[manifold], _dense(a, 2, "a"), density))
 
     @classmethod
-    def from_scipy(cls, a: scipy.sparse.sparray | scipy.sparse.spmatrix, *, manifold: bool = False) -> Self:
-        """All entries of a sparse matrix that are not 0, each rounded to its row's int8 steps."""
-        csr = a.tocsr(copy=True).astype(np.float32)
+    def from_scipy(cls, a: Any, *, manifold: bool = False) -> Self:
+        """All entries of a scipy.sparse matrix or array that are not 0, each rounded to its row's int8 steps."""
+        import scipy.sparse
+
+        csr = scipy.sparse.csr_matrix(a, dtype=np.float32, copy=True)
         csr.sum_duplicates()
         csr.eliminate_zeros()
         rows, cols = csr.shape

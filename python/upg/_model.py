@@ -46,7 +46,8 @@ def _completion(result: _upg.GenerateResult) -> Completion:
 class Stream(Iterator[str]):
     """An answer on its way: iterate for its text, whole characters at a time. Ends early when closed or dropped.
 
-    The model works ahead of whoever reads; other calls on it wait until it is done.
+    The model works a little ahead of whoever reads. Other calls on it wait until the stream is done or closed: use
+    ``with`` where a loop may be left.
     """
 
     def __init__(self, stream: _upg.Stream) -> None:
@@ -121,9 +122,8 @@ class Tokenizer:
 
         Raises upg.NotFoundError for a model without a chat template, ValueError for what the template refuses.
         """
-        return self._engine.render_chat(
-            json.dumps(list(messages)), add_generation_prompt, json.dumps(list(tools)) if tools else "", _json(variables)
-        )
+        text = json.dumps(list(tools)) if tools else ""
+        return self._engine.render_chat(json.dumps(list(messages)), add_generation_prompt, text, _json(variables))
 
 
 def _json(variables: Mapping[str, Any]) -> str:
@@ -180,9 +180,7 @@ class Model:
             return self._engine.tokenize(prompt, True, True)
         return ids_array(prompt)
 
-    def complete(
-        self, prompt: str | Sequence[int] | NDArray[Any], **options: Unpack[GenerateOptions]
-    ) -> Completion:
+    def complete(self, prompt: str | Sequence[int] | NDArray[Any], **options: Unpack[GenerateOptions]) -> Completion:
         """Continues ``prompt``, a text or token ids. Options: :class:`upg.GenerateOptions`.
 
         Raises ValueError for an empty prompt, one that the context does not hold, and options out of range. Ctrl-C ends
@@ -199,6 +197,8 @@ class Model:
 
             for text in model.stream("Once upon a time"):
                 print(text, end="", flush=True)
+
+        Errors are those of :meth:`complete`, when the first piece is asked for.
         """
         return Stream(self._session.stream(self._ids(prompt), make_options(self._engine, options)))
 

@@ -7,8 +7,8 @@
     model = AutoModelForCausalLM.from_pretrained("phi-4-upg")
     tokenizer = AutoTokenizer.from_pretrained("phi-4-upg")
 
-Importing this module registers the quantization method "upg" with transformers (5.0 or later). Models run on the CPU; with
-``quantization_config=UpgConfig(dequantize=True)`` weights are decoded once, and the model is as any other.
+Importing this module registers the quantization method "upg" with transformers (5.0 or later). Models run on the CPU;
+with ``quantization_config=UpgConfig(dequantize=True)`` weights are decoded once, and the model is as any other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _DENSE = frozenset({"bf16", "f16", "f32"})
 
 
 def export(path: str | os.PathLike[str], directory: str | os.PathLike[str], *, copy: bool = False) -> None:
-    """Writes a directory that ``from_pretrained`` loads: configuration, tokenizer, and the UPG file as model.safetensors.
+    """Writes a directory for ``from_pretrained``: configuration, tokenizer, and the UPG file as model.safetensors.
 
     A UPG file is a safetensors file, so it is linked by its absolute path, or copied with ``copy``. The directory must
     not exist or be empty, and appears only when it is whole. Raises ValueError for what is no UPG file,
@@ -76,11 +76,11 @@ def export(path: str | os.PathLike[str], directory: str | os.PathLike[str], *, c
 
 
 @register_quantization_config("upg")
-class UpgConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class UpgConfig(QuantizationConfigMixin):
     """How a UPG file is loaded.
 
-    ``dequantize``: decode all weights into ordinary modules. ``float_activations``: exact products with trellis weights,
-    slower; otherwise activations are rounded to int8 in blocks of 32, as the engine does.
+    ``dequantize``: decode all weights into ordinary modules. ``float_activations``: exact products with trellis
+    weights, slower; otherwise activations are rounded to int8 in blocks of 32, as the engine does.
     """
 
     def __init__(self, dequantize: bool = False, float_activations: bool = False, **_: Any) -> None:
@@ -155,7 +155,7 @@ class UpgEmbedding(_Packed):
 
 
 @register_quantizer("upg")
-class UpgQuantizer(HfQuantizer):  # type: ignore[misc]
+class UpgQuantizer(HfQuantizer):
     """Puts compressed modules in the place of a model's linear layers and embeddings before its weights are loaded."""
 
     quantization_config: UpgConfig
