@@ -1,4 +1,4 @@
-"""Compress a checkpoint, look at the result, and compare it with the original: compress.py [CHECKPOINT [RATIO]]"""
+"""Compress a checkpoint and compare it with the original: compress.py [CHECKPOINT [RATIO [CALIBRATION]]]"""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import upg
 TEXT = "The history of the city begins with a small settlement on the river, at a place where it could be crossed. "
 
 
-def main(checkpoint: str, ratio: float) -> None:
+def main(checkpoint: str, ratio: float, calibration: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder) / "model.upg"
-        report = upg.compress(checkpoint, target, ratio, calibration_tokens=4096)
+        report = upg.compress(checkpoint, target, ratio, calibrate=calibration)
         print(f"{report.model} in {report.seconds:.1f} s")
         for tensor in report.model.tensors[:4]:
             print(f"  {tensor.name}: {tensor.codec}, {tensor.bits_per_weight:.3f} bits")
@@ -26,4 +26,5 @@ def main(checkpoint: str, ratio: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else upg.demo(), float(sys.argv[2]) if len(sys.argv) > 2 else 10)
+    given = [*sys.argv[1:], *[upg.demo(), "10", "default"][len(sys.argv) - 1 :]]
+    main(given[0], float(given[1]), given[2])

@@ -7,17 +7,22 @@ import sys
 from pathlib import Path
 
 import pytest
+import upg
 from conftest import ROOT
 
 pytestmark = pytest.mark.checkout
 
+# Calibration takes a quarter of a minute.
+ARGUMENTS = {"compress": [upg.demo(), "10", "none"]}
 EXAMPLES = sorted((ROOT / "examples/python").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_an_example_runs(path: Path) -> None:
-    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, path, *ARGUMENTS.get(path.stem, [])], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") >= 3
 
