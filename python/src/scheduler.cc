@@ -8,47 +8,47 @@
 namespace upg::python {
 namespace {
 
+/// A scheduler and its turn at the engine, which is given back when the scheduler's thread has ended.
+struct Active {
+  Active(const std::shared_ptr<SharedEngine>& engine, const SchedulerOptions& options, Call& call)
+      : turn(
+            engine, [&] { return call.keep_going(); }, /*for_good=*/true),
+        scheduler(engine->engine(), options) {}
+
+  SharedEngine::Turn turn;
+  Scheduler scheduler;
+};
+
 class SharedScheduler {
  public:
   SharedScheduler(const std::shared_ptr<SharedEngine>& engine, const SchedulerOptions& options, Call& call)
-      : turn_(
-            engine, [&] { return call.keep_going(); }, /*for_good=*/true),
-        engine_(engine) {
-    scheduler_ = std::make_shared<Scheduler>(engine->engine(), options);
-  }
+      : engine_(engine), active_(std::make_shared<Active>(engine, options, call)) {}
 
   /// Throws Error(kInvalidArgument) after close().
-  std::shared_ptr<Scheduler> get() const {
+  std::shared_ptr<Active> get() const {
     engine_->check_process();
     const std::scoped_lock lock(mutex_);
-    if (!scheduler_) throw Error(ErrorCode::kInvalidArgument, "the engine was closed");
-    return scheduler_;
+    if (!active_) throw Error(ErrorCode::kInvalidArgument, "the engine was closed");
+    return active_;
   }
 
   void close() {
-    std::shared_ptr<Scheduler> last;
+    std::shared_ptr<Active> last;
     const std::scoped_lock lock(mutex_);
-    last.swap(scheduler_);
-    last.reset();
-    turn_.reset();
+    last.swap(active_);
   }
 
+  const std::shared_ptr<SharedEngine>& engine() const { return engine_; }
+
  private:
-  struct LateTurn {
-    std::optional<SharedEngine::Turn> turn;
-    template <typename... Args>
-    explicit LateTurn(Args&&... args) : turn(std::in_place, std::forward<Args>(args)...) {}
-    void reset() { turn.reset(); }
-  };
-  LateTurn turn_;
   std::shared_ptr<SharedEngine> engine_;
   mutable std::mutex mutex_;
-  std::shared_ptr<Scheduler> scheduler_;
+  std::shared_ptr<Active> active_;
 };
 
-/// A generation keeps the scheduler that runs it.
+/// A generation keeps the engine, not the scheduler: when that goes, it is cancelled.
 struct Running {
-  std::shared_ptr<Scheduler> scheduler;
+  std::shared_ptr<SharedEngine> engine;
   std::shared_ptr<Generation> generation;
 };
 
@@ -61,16 +61,16 @@ Running submit(const SharedScheduler& self, const Ids& prompt, const GenerateOpt
   request.logprobs = logprobs.has_value();
   request.top_logprobs = logprobs.value_or(0);
   request.prompt_logprobs = prompt_logprobs;
-  const std::shared_ptr<Scheduler> scheduler = self.get();
+  const std::shared_ptr<Active> active = self.get();
   const nb::gil_scoped_release release;
-  return {scheduler, scheduler->submit(std::move(request))};
+  return {self.engine(), active->scheduler.submit(std::move(request))};
 }
 
 nb::ndarray<nb::numpy, float> embed(const SharedScheduler& self, const Ids& ids) {
-  const std::shared_ptr<Scheduler> scheduler = self.get();
+  const std::shared_ptr<Active> active = self.get();
   std::vector<float> hidden = [&] {
     const nb::gil_scoped_release release;
-    return scheduler->embed(span_of(ids));
+    return active->scheduler.embed(span_of(ids));
   }();
   const size_t n = hidden.size();
   return owned_array(std::move(hidden), {n});
@@ -122,11 +122,11 @@ void bind_scheduler(nb::module_& m) {
           },
           nb::arg("engine"), nb::arg("parallel"), nb::arg("context"), nb::arg("kv"), nb::arg("float_activations"),
           nb::arg("queue"))
-      .def_prop_ro("context", [](const SharedScheduler& s) { return s.get()->context(); })
+      .def_prop_ro("context", [](const SharedScheduler& s) { return s.get()->scheduler.context(); })
       .def("submit", submit, nb::arg("prompt"), nb::arg("options"), nb::arg("client"), nb::arg("logprobs").none(),
            nb::arg("prompt_logprobs"))
       .def("embed", embed, nb::arg("ids"))
-      .def("statistics", [](const SharedScheduler& s) { return s.get()->statistics(); })
+      .def("statistics", [](const SharedScheduler& s) { return s.get()->scheduler.statistics(); })
       .def("close", &SharedScheduler::close, nb::call_guard<nb::gil_scoped_release>());
 }
 

@@ -149,6 +149,12 @@ def test_an_async_engine_serves_many_and_ends_what_is_left() -> None:
             await anext(engine.generate([]))
         assert (await engine.embed(PROMPTS[0])).shape == (256,)
         assert engine.statistics().generated_tokens > 8 * len(PROMPTS)
+
+        left = engine.generate(PROMPTS[0], endless)
+        await anext(left)
         engine.shutdown()
+        with pytest.raises(upg.InvalidArgumentError, match="was closed"):
+            await anext(engine.generate(PROMPTS[0]))
+        await left.aclose()
 
     asyncio.run(serve())

@@ -35,8 +35,6 @@ def test_mdcsr_keeps_the_largest_weights_to_its_steps(
     assert abs(sparse.nnz - kept) <= 1
     assert sparse.has_sorted_indices
     # Whatever was kept is at least as large as whatever was not.
-    places = np.zeros(shape, bool)
-    places[sparse.nonzero()] = True
     zeroed = sparse.copy()
     zeroed.data[:] = 1
     places = zeroed.toarray() != 0

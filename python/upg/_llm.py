@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -406,7 +406,7 @@ class AsyncEngine(_Engine):
         request_id: str | None = None,
         *,
         client: str = "",
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput, None]:
         """The answer so far, whenever there is more of it; the last one has ``finished``.
 
         Leaving the loop, or cancelling its task, ends the generation. Requests of different ``client``s take turns.
@@ -433,7 +433,7 @@ class AsyncEngine(_Engine):
         client: str = "",
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput, None]:
         """The same for a conversation."""
         prompt = self._render(messages, True, tools, dict(chat_template_kwargs or {}))
         async for output in self.generate(prompt, sampling_params, request_id, client=client):
