@@ -6,7 +6,9 @@
 #include "calls.h"
 #include "model/weights.h"
 #include "upg/compress.h"
+#include "upg/convert.h"
 #include "upg/evaluate.h"
+#include "upg/export.h"
 #include "upg/inspect.h"
 #include "upg/kernels.h"
 
@@ -16,11 +18,34 @@ namespace {
 CompressReport compress_file(const std::string& source, const std::string& target, std::optional<double> ratio,
                              std::optional<uint64_t> bytes, std::optional<double> bits, const std::string& codec,
                              double density, const std::string& calibrate, uint64_t calibration_tokens,
-                             unsigned threads, nb::object progress) {
+                             const std::string& device, unsigned threads, nb::object progress) {
   Call call(std::move(progress));
-  const CompressOptions options{ratio,   bytes,          bits, codec, density, calibrate, calibration_tokens,
-                                threads, call.progress()};
+  CompressOptions options;
+  options.ratio = ratio;
+  options.bytes = bytes;
+  options.bits = bits;
+  options.codec = codec;
+  options.density = density;
+  options.calibrate = calibrate;
+  options.calibration_tokens = calibration_tokens;
+  options.device = device;
+  options.threads = threads;
+  options.progress = call.progress();
   return call.run([&] { return compress(source, target, options); });
+}
+
+ConvertReport convert_file(const std::string& source, const std::string& target, const std::string& to,
+                           const std::string& checkpoint, nb::object progress) {
+  Call call(std::move(progress));
+  const ConvertOptions options{to, checkpoint, call.progress()};
+  return call.run([&] { return convert(source, target, options); });
+}
+
+ExportReport export_file(const std::string& source, const std::string& target, const std::string& format,
+                         const std::string& type, bool overwrite, unsigned threads, nb::object progress) {
+  Call call(std::move(progress));
+  const ExportOptions options{format, type, overwrite, threads, call.progress()};
+  return call.run([&] { return export_model(source, target, options); });
 }
 
 EvaluateOptions evaluate_options(Call& call, const std::string& reference, uint64_t context, uint64_t chunks,
@@ -90,7 +115,29 @@ void bind_reports(nb::module_& m) {
       .def("html", [](const ModelReport& r) { return report_html(r); });
   nb::class_<CompressReport>(m, "CompressReport")
       .def_ro("model", &CompressReport::model)
-      .def_ro("seconds", &CompressReport::seconds);
+      .def_ro("seconds", &CompressReport::seconds)
+      .def_ro("peak_bytes", &CompressReport::peak_bytes)
+      .def_ro("device_peak_bytes", &CompressReport::device_peak_bytes)
+      .def_ro("device", &CompressReport::device);
+  nb::class_<ConvertReport::Note>(m, "ConvertNote")
+      .def_ro("tensor", &ConvertReport::Note::tensor)
+      .def_ro("what", &ConvertReport::Note::what);
+  nb::class_<ConvertReport>(m, "ConvertReport")
+      .def_ro("source_format", &ConvertReport::from)
+      .def_ro("source_form", &ConvertReport::form)
+      .def_ro("model", &ConvertReport::model)
+      .def_ro("notes", &ConvertReport::notes)
+      .def_ro("seconds", &ConvertReport::seconds);
+  nb::class_<ExportReport>(m, "ExportReport")
+      .def_ro("path", &ExportReport::path)
+      .def_ro("format", &ExportReport::format)
+      .def_ro("type", &ExportReport::type)
+      .def_ro("architecture", &ExportReport::architecture)
+      .def_ro("tensors", &ExportReport::tensors)
+      .def_ro("parameters", &ExportReport::parameters)
+      .def_ro("file_bytes", &ExportReport::file_bytes)
+      .def_ro("seconds", &ExportReport::seconds)
+      .def_ro("notes", &ExportReport::notes);
 }
 
 void bind_evaluations(nb::module_& m) {
@@ -125,8 +172,11 @@ void bind_models(nb::module_& m) {
   bind_reports(m);
   bind_evaluations(m);
   m.def("compress", compress_file, arg("source"), arg("target"), arg("ratio").none(), arg("bytes").none(),
-        arg("bits").none(), arg("codec"), arg("density"), arg("calibrate"), arg("calibration_tokens"), arg("threads"),
-        arg("progress").none());
+        arg("bits").none(), arg("codec"), arg("density"), arg("calibrate"), arg("calibration_tokens"), arg("device"),
+        arg("threads"), arg("progress").none());
+  m.def("convert", convert_file, arg("source"), arg("target"), arg("to"), arg("checkpoint"), arg("progress").none());
+  m.def("export_model", export_file, arg("source"), arg("target"), arg("format"), arg("type"), arg("overwrite"),
+        arg("threads"), arg("progress").none());
   m.def("inspect", &inspect, arg("path"), nb::call_guard<nb::gil_scoped_release>());
   m.def(
       "verify",

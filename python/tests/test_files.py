@@ -159,3 +159,30 @@ def test_tqdm_is_asked_to_draw(packed: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_numbers_of_the_report_are_plain(packed: Path) -> None:
     tensor = upg.inspect(packed).tensors[0]
     assert np.prod(tensor.shape) * tensor.bits_per_weight == pytest.approx(8 * tensor.bytes)
+
+
+LEGACY = Path(__file__).parents[2] / "tests" / "data" / "legacy"
+
+
+def test_a_pickle_of_format_1_becomes_a_file_of_today(tmp_path: Path) -> None:
+    report = upg.convert(LEGACY / "protocol5_numpy2.upg1", tmp_path / "new.upg", progress=False)
+    assert (report.source_format, report.model.format) == ("1.0", "UPG 2.0")
+    upg.verify(tmp_path / "new.upg", progress=False)
+    newest = upg.convert(tmp_path / "new.upg", tmp_path / "newest.upg", progress=False)
+    assert newest.model.format == "UPG 3.0"
+    assert newest.model.parameters == report.model.parameters
+
+
+def test_a_pickle_that_would_run_something_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "evil.upg").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(upg.UnsupportedError, match=r"os\.system"):
+        upg.convert(tmp_path / "evil.upg", tmp_path / "new.upg", progress=False)
+    assert not (tmp_path / "new.upg").exists()
+
+
+def test_a_model_becomes_a_gguf_file(packed: Path, tmp_path: Path) -> None:
+    report = upg.export(packed, tmp_path / "demo.gguf", type="q8_0", progress=False)
+    assert (tmp_path / "demo.gguf").read_bytes()[:4] == b"GGUF"
+    assert report.file_bytes == (tmp_path / "demo.gguf").stat().st_size
+    with pytest.raises(ValueError, match=r"demo\.gguf"):
+        upg.export(packed, tmp_path / "demo.gguf", progress=False)

@@ -29,15 +29,19 @@ if TYPE_CHECKING:
     )
     from ._files import (
         CompressReport,
+        ConvertReport,
         Estimate,
+        ExportReport,
         ModelReport,
         TaskEvaluation,
         TensorReport,
         TextEvaluation,
         compress,
+        convert,
         decompress,
         demo,
         evaluate,
+        export,
         inspect,
         verify,
     )
@@ -54,8 +58,8 @@ _HOMES = {
         "UnsupportedError"
     ),
     "_files": (
-        "CompressReport Estimate ModelReport TaskEvaluation TensorReport TextEvaluation compress decompress demo "
-        "evaluate inspect verify"
+        "CompressReport ConvertReport Estimate ExportReport ModelReport TaskEvaluation TensorReport TextEvaluation "
+        "compress convert decompress demo evaluate export inspect verify"
     ),
     "_llm": "AsyncEngine CompletionOutput LLM Logprob RequestOutput SamplingParams",
     "_matrix": "Int8 MdCSR PRIMES PackedMatrix Trellis open_matrix",
@@ -74,8 +78,10 @@ __all__ = [
     "Completion",
     "CompletionOutput",
     "CompressReport",
+    "ConvertReport",
     "Error",
     "Estimate",
+    "ExportReport",
     "GenerateOptions",
     "Int8",
     "InvalidArgumentError",
@@ -99,9 +105,11 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "compress",
+    "convert",
     "decompress",
     "demo",
     "evaluate",
+    "export",
     "inspect",
     "load",
     "open_matrix",

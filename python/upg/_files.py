@@ -133,6 +133,12 @@ class CompressReport:
 
     model: ModelReport
     seconds: float
+    peak_bytes: int
+    """The most memory of the process in use at once, pages of mapped files included."""
+    device_peak_bytes: int
+    """The same of the device; 0 on the CPU."""
+    device: str
+    """The device's name for people; empty on the CPU."""
 
 
 def compress(
@@ -146,6 +152,7 @@ def compress(
     density: float = 0.1,
     calibrate: Path | None = "default",
     calibration_tokens: int = 65536,
+    device: str = "cpu",
     threads: int = 0,
     progress: bool | Progress = True,
 ) -> CompressReport:
@@ -155,11 +162,11 @@ def compress(
     ``bytes`` of weight data at most; or ``bits`` a weight at most. ``codec``: one for every matrix; empty: a mix that
     meets the aim. ``density``: the share of weights that sparse codecs keep. ``calibrate``: a text file that the model
     is run on to learn which errors matter, "default" for the bundled text, None to do without. ``calibration_tokens``
-    of it are read.
+    of it are read. ``device``: what does the large sums, "cpu" or "cuda".
 
     The file appears only when it is whole. Interrupted (KeyboardInterrupt), the same call goes on where it was. The
-    same input gives the same file, whatever the number of threads. Raises upg.InvalidFileError for weights that are not
-    finite, ValueError with the largest ratio possible where the aim is out of reach.
+    same input gives the same file on the same device, whatever the number of threads. Raises upg.InvalidFileError for
+    weights that are not finite, ValueError with the largest ratio possible where the aim is out of reach.
     """
     with reporter(progress) as report:
         raw = _upg.compress(
@@ -172,10 +179,85 @@ def compress(
             density,
             "none" if calibrate is None else os.fspath(calibrate),
             calibration_tokens,
+            device,
             threads,
             report,
         )
-    return CompressReport(_report(raw.model), raw.seconds)
+    return _copied(CompressReport, raw, model=_report(raw.model))
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """What conversion came to."""
+
+    source_format: str
+    """"1.0", "2.0" or "3.0"."""
+    source_form: str
+    """What the source is: "a pickle in a ZIP archive"."""
+    model: ModelReport
+    """Of the new file."""
+    notes: dict[str, str]
+    """Tensors that were not plainly rewritten, and how they differ."""
+    seconds: float
+
+
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    to: str = "",
+    checkpoint: Path | None = None,
+    progress: bool | Progress = True,
+) -> ConvertReport:
+    """Rewrites a file of format 1.0 or 2.0 as ``target``, weight for weight.
+
+    ``to``: "2.0" or "3.0"; empty: one version up. ``checkpoint``: the directory of the original checkpoint, for what a
+    1.0 file lacks. A 1.0 file is a Python pickle; nothing in it is run, and names outside a short list are refused.
+    Raises upg.UnsupportedError for those, upg.InvalidFileError for a damaged file.
+    """
+    with reporter(progress) as report:
+        raw = _upg.convert(
+            os.fspath(source), os.fspath(target), to, "" if checkpoint is None else os.fspath(checkpoint), report
+        )
+    notes = {note.tensor: note.what for note in raw.notes}
+    return _copied(ConvertReport, raw, model=_report(raw.model), notes=notes)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export came to."""
+
+    path: str
+    format: str
+    type: str
+    architecture: str
+    """As the target format calls it."""
+    tensors: int
+    parameters: int
+    file_bytes: int
+    seconds: float
+    notes: list[str]
+    """What is not as in the source, and why."""
+
+
+def export(
+    source: Path,
+    target: Path,
+    *,
+    format: str = "gguf",
+    type: str = "f16",
+    overwrite: bool = False,
+    threads: int = 0,
+    progress: bool | Progress = True,
+) -> ExportReport:
+    """Writes a model as a file of another program: GGUF, for llama.cpp.
+
+    ``type`` of matrices: "f16", "bf16", "f32" or "q8_0". Raises upg.UnsupportedError naming what the format cannot
+    express, ValueError where ``target`` is there and ``overwrite`` is False.
+    """
+    with reporter(progress) as report:
+        raw = _upg.export_model(os.fspath(source), os.fspath(target), format, type, overwrite, threads, report)
+    return _copied(ExportReport, raw)
 
 
 def inspect(path: Path) -> ModelReport:
