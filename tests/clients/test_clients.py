@@ -16,9 +16,9 @@ import unittest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
 
-from cli import DEMO, ROOT, main  # noqa: E402
-from serving import Server  # noqa: E402
-from test_serve import CALL_TEMPLATE, HELLO, TOOL  # noqa: E402
+from cli import ROOT, main  # noqa: E402
+from serving import Server, copy_calling_model  # noqa: E402
+from test_serve import HELLO, TOOL  # noqa: E402
 
 NODE_MODULES = pathlib.Path(os.environ.get("UPG_NODE_MODULES", ROOT / "build/clients/node_modules"))
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -34,13 +34,9 @@ class ClientTest(unittest.TestCase):
     def setUpClass(cls):
         cls.tmp = pathlib.Path(tempfile.mkdtemp(prefix="upg_clients_"))
         cls.addClassCleanup(shutil.rmtree, cls.tmp)
-        model = cls.tmp / "caller"
-        shutil.copytree(DEMO, model)
-        config = json.loads((model / "tokenizer_config.json").read_text())
-        config["chat_template"] = CALL_TEMPLATE
-        (model / "tokenizer_config.json").write_text(json.dumps(config))
         (cls.tmp / "keys").write_text(KEY)
-        cls.server = Server(model, "--context", 512, "--api-key-file", cls.tmp / "keys", log=cls.tmp / "log")
+        cls.server = Server(copy_calling_model(cls.tmp), "--context", 512, "--api-key-file", cls.tmp / "keys",
+                            log=cls.tmp / "log")
         cls.addClassCleanup(cls.server.stop)
         cls.base = f"http://{cls.server.host}:{cls.server.port}"
 

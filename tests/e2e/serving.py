@@ -3,11 +3,29 @@ import http.client
 import json
 import re
 import select
+import shutil
 import signal
 import subprocess
 import time
 
-from cli import UPG
+from cli import DEMO, UPG
+
+CALL_TEMPLATE = (
+    "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}<|im_sep|>{{ m['content'] }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ {'name': c.function.name, 'arguments': c.function.arguments} | tojson }}"
+    "</tool_call>{% endfor %}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}")
+
+
+def copy_calling_model(folder):
+    """The path of a copy of the demo, `folder`/caller, whose chat template knows tools and their calls."""
+    model = folder / "caller"
+    shutil.copytree(DEMO, model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    config["chat_template"] = CALL_TEMPLATE
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    return model
 
 
 class Answer:

@@ -15,8 +15,8 @@ import unittest
 import jsonschema
 
 from cli import DEMO, CliTest, main, upg
-from serving import Server
-from test_serve import CALL_TEMPLATE, HELLO
+from serving import Server, copy_calling_model
+from test_serve import HELLO
 
 PERSON = {"type": "object", "properties": {
     "name": {"type": "string", "maxLength": 10}, "age": {"type": "integer", "minimum": 0, "maximum": 150},
@@ -88,12 +88,7 @@ class GrammarTest(unittest.TestCase):
             raise unittest.SkipTest(missing)
         cls.tmp = pathlib.Path(tempfile.mkdtemp(prefix="upg_grammars_"))
         cls.addClassCleanup(shutil.rmtree, cls.tmp)
-        model = cls.tmp / "caller"
-        shutil.copytree(DEMO, model)
-        config = json.loads((model / "tokenizer_config.json").read_text())
-        config["chat_template"] = CALL_TEMPLATE
-        (model / "tokenizer_config.json").write_text(json.dumps(config))
-        cls.server = Server(model, "--context", 1024, "--parallel", 4, log=cls.tmp / "log")
+        cls.server = Server(copy_calling_model(cls.tmp), "--context", 1024, "--parallel", 4, log=cls.tmp / "log")
         cls.addClassCleanup(cls.server.stop)
 
     def post(self, path, body, status=200):

@@ -16,15 +16,9 @@ import threading
 import unittest
 
 from cli import DEMO, main
-from serving import Server
+from serving import Server, copy_calling_model
 
 HELLO = [{"role": "user", "content": "Hello"}]
-CALL_TEMPLATE = (
-    "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}<|im_sep|>{{ m['content'] }}"
-    "{% for c in m.tool_calls or [] %}<tool_call>{{ {'name': c.function.name, 'arguments': c.function.arguments} | tojson }}"
-    "</tool_call>{% endfor %}<|im_end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}")
 TOOL = {"type": "function", "function": {"name": "weather", "description": "Tells the weather",
                                          "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}
 
@@ -183,12 +177,7 @@ class Tools(ServeTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        model = cls.tmp / "caller"
-        shutil.copytree(DEMO, model)
-        config = json.loads((model / "tokenizer_config.json").read_text())
-        config["chat_template"] = CALL_TEMPLATE
-        (model / "tokenizer_config.json").write_text(json.dumps(config))
-        cls.caller = Server(model, "--context", 512, log=cls.tmp / "caller.log")
+        cls.caller = Server(copy_calling_model(cls.tmp), "--context", 512, log=cls.tmp / "caller.log")
         cls.addClassCleanup(cls.caller.stop)
 
     def test_tools_reach_the_template(self):
