@@ -4,13 +4,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <utility>
 
 #include "base/error.h"
+#include "base/file_io.h"
 
 namespace upg {
 
@@ -55,17 +55,7 @@ void AtomicFile::fail_io(std::string_view what, int error) const {
 
 void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> data) {
   UPG_CHECK(fd_ >= 0);
-  constexpr size_t kPiece = size_t{1} << 30;  // systems limit one call to 2 GB
-  while (!data.empty()) {
-    const ssize_t n = ::pwrite(fd_, data.data(), std::min(data.size(), kPiece), static_cast<off_t>(offset));
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      fail_io("write its data", errno);
-    }
-    if (n == 0) fail_io("write its data", ENOSPC);
-    offset += static_cast<uint64_t>(n);
-    data = data.subspan(static_cast<size_t>(n));
-  }
+  write_all_at(fd_, offset, data, path_);
 }
 
 void AtomicFile::commit() {
@@ -74,12 +64,7 @@ void AtomicFile::commit() {
   if (::close(std::exchange(fd_, -1)) != 0) fail_io("close it", errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_io("rename the finished file", errno);
   temporary_.clear();
-  // Some file systems refuse to sync a folder; the file is complete either way.
-  const int folder = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder >= 0) {
-    ::fsync(folder);
-    ::close(folder);
-  }
+  sync_folder(folder_);
 }
 
 void write_file(const std::string& path, std::string_view text) {

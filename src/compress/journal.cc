@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/file_io.h"
 #include "codec/codec_table.h"
 #include "format/checksum.h"
 
@@ -157,24 +158,11 @@ EncodedMatrix Journal::load(const Record& record) const {
   return encoded;
 }
 
-void Journal::read(uint64_t offset, std::span<std::byte> data) const {
-  while (!data.empty()) {
-    const ssize_t got = ::pread(fd_, data.data(), data.size(), static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) fail_io("cannot read");
-    offset += static_cast<uint64_t>(got);
-    data = data.subspan(static_cast<size_t>(got));
-  }
-}
+void Journal::read(uint64_t offset, std::span<std::byte> data) const { read_all_at(fd_, offset, data, path_); }
 
 void Journal::write(std::span<const std::byte> data) {
-  while (!data.empty()) {
-    const ssize_t written = ::pwrite(fd_, data.data(), data.size(), static_cast<off_t>(size_));
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) fail_io("cannot write");
-    size_ += static_cast<uint64_t>(written);
-    data = data.subspan(static_cast<size_t>(written));
-  }
+  write_all_at(fd_, size_, data, path_);
+  size_ += data.size();
 }
 
 void Journal::cut(const std::string& name) {

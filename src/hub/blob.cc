@@ -4,11 +4,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <vector>
 
 #include "base/error.h"
+#include "base/file_io.h"
 #include "hub/digest.h"
 #include "hub/transfer.h"
 
@@ -48,25 +50,18 @@ class Partial {
 
   // Of what is there already.
   void read_into(Digest& digest, const Http& http) const {
-    std::vector<std::byte> buffer(kPiece);
-    for (uint64_t at = 0; at < size_;) {
+    std::vector<std::byte> buffer;
+    for (uint64_t at = 0; at < size_; at += buffer.size()) {
       http.check_stopped();
-      const ssize_t got = ::pread(fd_, buffer.data(), std::min<uint64_t>(kPiece, size_ - at), static_cast<off_t>(at));
-      if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) fail_io("read");
-      digest.update(std::span(buffer).first(static_cast<size_t>(got)));
-      at += static_cast<uint64_t>(got);
+      buffer.resize(std::min(kPiece, size_ - at));
+      read_all_at(fd_, at, buffer, path_);
+      digest.update(buffer);
     }
   }
 
   void write(std::span<const std::byte> data) {
-    while (!data.empty()) {
-      const ssize_t n = ::pwrite(fd_, data.data(), data.size(), static_cast<off_t>(size_));
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) fail_io("write");
-      size_ += static_cast<uint64_t>(n);
-      data = data.subspan(static_cast<size_t>(n));
-    }
+    write_all_at(fd_, size_, data, path_);
+    size_ += data.size();
   }
 
   void cut() {
@@ -79,11 +74,7 @@ class Partial {
   void become_blob() {
     if (::fsync(fd_) != 0) fail_io("write");
     if (::rename(path_.c_str(), blob_.c_str()) != 0) fail_io("rename");
-    const int folder = ::open(blob_.substr(0, blob_.rfind('/')).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder >= 0) {
-      ::fsync(folder);  // some file systems refuse; the file is complete either way
-      ::close(folder);
-    }
+    sync_folder(blob_.substr(0, blob_.rfind('/')));
   }
 
  private:

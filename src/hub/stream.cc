@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/file_io.h"
 #include "format/safetensors.h"
 #include "hub/digest.h"
 #include "hub/pull.h"
@@ -53,7 +54,7 @@ class SparseShard {
     uint64_t have = std::min(file_.bytes, kFirstFetch), bytes = 0;
     get(http, name, commit, 0, have);
     if (have < sizeof(bytes)) fail(ErrorCode::kInvalidFile, "{}: {}: it is too short for a shard", name.id, file_.name);
-    read(0, std::as_writable_bytes(std::span(&bytes, 1)));
+    read_all_at(fd_, 0, std::as_writable_bytes(std::span(&bytes, 1)), path_);
     if (bytes > kMaxSafetensorsHeader || bytes > file_.bytes - sizeof(bytes))
       fail(ErrorCode::kInvalidFile, "{}: {}: a header of {} bytes does not fit it; this is no safetensors file",
            name.id, file_.name, bytes);
@@ -97,26 +98,8 @@ class SparseShard {
 
   void get(Http& http, const ModelName& name, const std::string& commit, uint64_t begin, uint64_t end) {
     RangeTransfer transfer{name, commit, file_, begin, end, begin, {}, [] {}};
-    transfer.write = [&](uint64_t at, std::span<const std::byte> data) {
-      while (!data.empty()) {
-        const ssize_t n = ::pwrite(fd_, data.data(), data.size(), static_cast<off_t>(at));
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) fail_io("write");
-        at += static_cast<uint64_t>(n);
-        data = data.subspan(static_cast<size_t>(n));
-      }
-    };
+    transfer.write = [&](uint64_t at, std::span<const std::byte> data) { write_all_at(fd_, at, data, path_); };
     hub::fetch(http, transfer);
-  }
-
-  void read(uint64_t at, std::span<std::byte> data) const {
-    while (!data.empty()) {
-      const ssize_t n = ::pread(fd_, data.data(), data.size(), static_cast<off_t>(at));
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) fail_io("read");
-      at += static_cast<uint64_t>(n);
-      data = data.subspan(static_cast<size_t>(n));
-    }
   }
 
   // After the fetch and not during it: a range that began anew must be hashed once.
@@ -124,7 +107,7 @@ class SparseShard {
     std::vector<std::byte> buffer;
     for (; at_ < end; at_ += buffer.size()) {
       buffer.resize(std::min(kPiece, end - at_));
-      read(at_, buffer);
+      read_all_at(fd_, at_, buffer, path_);
       digest_->update(buffer);
     }
   }
