@@ -87,8 +87,6 @@ class Partial {
   uint64_t size_ = 0;
 };
 
-Digest digest_of(const HubFile& file) { return file.large ? Digest::sha256() : Digest::git_blob(file.bytes); }
-
 }  // namespace
 
 uint64_t missing_bytes(const Cache& cache, const std::string& commit, const HubFile& file) {

@@ -5,6 +5,8 @@
 
 #include <new>
 
+#include "hub/listing.h"
+
 namespace upg::hub {
 namespace {
 
@@ -39,5 +41,7 @@ std::string Digest::hex() {
   for (unsigned i = 0; i < size; ++i) text += fmt::format("{:02x}", bytes[i]);
   return text;
 }
+
+Digest digest_of(const HubFile& file) { return file.large ? Digest::sha256() : Digest::git_blob(file.bytes); }
 
 }  // namespace upg::hub

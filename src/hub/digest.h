@@ -9,6 +9,8 @@
 
 namespace upg::hub {
 
+struct HubFile;  // hub/listing.h
+
 class Digest {
  public:
   static Digest sha256();
@@ -23,5 +25,8 @@ class Digest {
   explicit Digest(const void* kind);
   std::unique_ptr<void, void (*)(void*)> state_;
 };
+
+/// Of the kind that the hub gives for the file: its hex() should be HubFile::hash.
+Digest digest_of(const HubFile& file);
 
 }  // namespace upg::hub

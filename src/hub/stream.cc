@@ -65,7 +65,7 @@ class SparseShard {
 
   void fetch(Http& http, const ModelName& name, const std::string& commit, uint64_t begin, uint64_t end) {
     if (!digest_ || begin == header_) {
-      digest_.emplace(file_.large ? Digest::sha256() : Digest::git_blob(file_.bytes));
+      digest_ = digest_of(file_);
       at_ = 0;
       hash_to(header_);
     }
@@ -81,7 +81,7 @@ class SparseShard {
 
   void finish(const ModelName& name) {
     if (!digest_) {  // of no tensors
-      digest_.emplace(file_.large ? Digest::sha256() : Digest::git_blob(file_.bytes));
+      digest_ = digest_of(file_);
       hash_to(header_);
     }
     if (at_ != file_.bytes || digest_->hex() != file_.hash)
