@@ -326,12 +326,11 @@ double encode_on_device(const TrellisTables& tables, const TileSource& tiles, co
       importance, residual_scale, codes,   block_scales, values.data(), 0};
   options.device->encode(work);
   if (!outliers.empty())
-    options.for_each(rows, [&](uint64_t r) {
-      for (uint64_t c = 0; c < cols && r % kLanes == 0; ++c)
-        for (uint64_t row = r; row < std::min(r + kLanes, rows); ++row)
-          if (unit[row] > 0 && outliers.contains(row, c))
-            residual[r / kLanes].push_back(
-                {static_cast<uint32_t>(row), static_cast<uint32_t>(c), values[row * cols + c]});
+    options.for_each(residual.size(), [&](uint64_t p) {
+      for (uint64_t r = p * kLanes; r < std::min((p + 1) * kLanes, rows); ++r)
+        for (uint64_t c = 0; c < cols; ++c)
+          if (unit[r] > 0 && outliers.contains(r, c))
+            residual[p].push_back({static_cast<uint32_t>(r), static_cast<uint32_t>(c), values[r * cols + c]});
     });
   return work.weighted_error;
 }
