@@ -153,7 +153,8 @@ std::shared_ptr<const Grammar> Grammar::compile(const Engine& engine, const Gram
   if (grammar::missing() != nullptr) fail(ErrorCode::kUnsupported, "{}", grammar::missing());
   engine.impl().require_tokenizer();
   GrammarCache& cache = *engine.impl().grammars;
-  auto impl = std::make_unique<Impl>(engine.info().vocab_size, cache.other_at_first(), cache.find(source, limits));
+  auto compiled = cache.find(source, limits);
+  std::unique_ptr<Impl> impl(new Impl{engine.info().vocab_size, cache.other_at_first(), std::move(compiled)});
   return std::shared_ptr<const Grammar>(new Grammar(std::move(impl)));
 }
 
