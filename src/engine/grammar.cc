@@ -75,14 +75,19 @@ void walk(const grammar::Compiled& compiled, uint64_t vocab_size) {
 }  // namespace
 
 GrammarCache::GrammarCache(const Tokenizer& tokenizer, uint64_t vocab_size, std::vector<int32_t> ends)
-    : tokenizer_(tokenizer), vocab_size_(vocab_size), ends_(std::move(ends)) {
-  std::vector<int32_t> others;
-  for (uint64_t id = 0; id < vocab_size_; ++id) {
-    const auto token = static_cast<int32_t>(id);
-    if (tokenizer_.has_token(token) && tokenizer_.first_token_bytes(token) != tokenizer_.token_bytes(token))
-      others.push_back(token);
-  }
-  other_at_first_ = std::make_shared<const std::vector<int32_t>>(std::move(others));
+    : tokenizer_(tokenizer), vocab_size_(vocab_size), ends_(std::move(ends)) {}
+
+const std::shared_ptr<const std::vector<int32_t>>& GrammarCache::other_at_first() {
+  std::call_once(other_at_first_found_, [&] {
+    std::vector<int32_t> others;
+    for (uint64_t id = 0; id < vocab_size_; ++id) {
+      const auto token = static_cast<int32_t>(id);
+      if (tokenizer_.has_token(token) && tokenizer_.first_token_bytes(token) != tokenizer_.token_bytes(token))
+        others.push_back(token);
+    }
+    other_at_first_ = std::make_shared<const std::vector<int32_t>>(std::move(others));
+  });
+  return other_at_first_;
 }
 
 const std::shared_ptr<const grammar::Vocabulary>& GrammarCache::vocabulary(bool control_characters) {

@@ -18,8 +18,9 @@ class GrammarCache {
   GrammarCache(const Tokenizer& tokenizer, uint64_t vocab_size, std::vector<int32_t> ends);
 
   std::shared_ptr<const grammar::Compiled> find(const GrammarSource& source, const GrammarLimits& limits);
-  /// Tokens that say something else at the beginning of a text than after it.
-  const std::shared_ptr<const std::vector<int32_t>>& other_at_first() const { return other_at_first_; }
+  /// Tokens that say something else at the beginning of a text than after it. Found when first asked for; any thread
+  /// may ask.
+  const std::shared_ptr<const std::vector<int32_t>>& other_at_first();
 
  private:
   struct Entry {
@@ -33,6 +34,7 @@ class GrammarCache {
   const Tokenizer& tokenizer_;
   uint64_t vocab_size_;
   std::vector<int32_t> ends_;
+  std::once_flag other_at_first_found_;
   std::shared_ptr<const std::vector<int32_t>> other_at_first_;
   std::shared_ptr<const grammar::Vocabulary> vocabularies_[2];  // made one at a time
   std::mutex mutex_;
