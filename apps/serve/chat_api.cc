@@ -53,8 +53,7 @@ std::shared_ptr<Chat> read_chat(const Service& service, const HttpRequest& reque
   const Json body = parse_object(request.body);
   const Fields fields(body);
   auto chat = std::make_shared<Chat>();
-  chat->model = read_model(service, fields);
-  chat->model->scheduler->check_room(request.body.size() / kBytesAToken);
+  chat->model = read_model_with_room(service, request, fields);
   ChatRequest asked;
   const Json* messages = fields.array("messages", kMaxMessages);
   if (messages == nullptr) refuse("messages", "messages is missing: it must be an array");

@@ -60,8 +60,7 @@ std::shared_ptr<Completion> read_completion(const Service& service, const HttpRe
   const Fields fields(body);
   auto completion = std::make_shared<Completion>();
   Completion& c = *completion;
-  c.model = read_model(service, fields);
-  c.model->scheduler->check_room(request.body.size() / kBytesAToken);
+  c.model = read_model_with_room(service, request, fields);
   if (!fields.text("suffix").value_or("").empty())
     refuse("suffix", "suffix is not supported: this server continues texts and does not fill gaps");
   c.stream = fields.flag("stream").value_or(false);

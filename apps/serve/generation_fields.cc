@@ -54,6 +54,13 @@ std::shared_ptr<ServedModel> read_model(const Service& service, const Fields& fi
   return service.models->find(name.value_or(""));
 }
 
+std::shared_ptr<ServedModel> read_model_with_room(const Service& service, const HttpRequest& request,
+                                                  const Fields& fields) {
+  std::shared_ptr<ServedModel> model = read_model(service, fields);
+  model->scheduler->check_room(request.body.size() / kBytesAToken);
+  return model;
+}
+
 void read_sampling(const Fields& fields, GenerationRequest& request) {
   SamplingOptions& sampling = request.options.sampling;
   for (const NumberField& field : kNumbers)

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "http.h"
 #include "json_reader.h"
 #include "models.h"
 #include "service.h"
@@ -15,6 +16,10 @@ namespace upg::serve {
 
 /// Of the model that the field "model" names; a server with one model does without.
 std::shared_ptr<ServedModel> read_model(const Service& service, const Fields& fields);
+/// The same for a request to generate, whose fields these are. Throws BusyError where the model has no room for a
+/// prompt of about the size of its body: nothing else of it need be read then.
+std::shared_ptr<ServedModel> read_model_with_room(const Service& service, const HttpRequest& request,
+                                                  const Fields& fields);
 
 /// temperature ... logit_bias and seed, over the model's own settings. Without a seed each request gets another.
 void read_sampling(const Fields& fields, GenerationRequest& request);

@@ -198,8 +198,7 @@ std::shared_ptr<Message> read_message(const Service& service, const HttpRequest&
   const Json body = parse_object(request.body);
   const Fields fields(body);
   auto message = std::make_shared<Message>();
-  message->model = read_model(service, fields);
-  message->model->scheduler->check_room(request.body.size() / kBytesAToken);
+  message->model = read_model_with_room(service, request, fields);
   message->stream = fields.flag("stream").value_or(false);
   const auto most = fields.integer("max_tokens", 1, INT32_MAX);
   if (!most) refuse("max_tokens", "max_tokens is missing: it must be an integer");

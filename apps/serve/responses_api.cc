@@ -230,8 +230,7 @@ std::shared_ptr<Response> read_response(const Service& service, const HttpReques
   const Json body = parse_object(request.body);
   const Fields fields(body);
   auto response = std::make_shared<Response>();
-  response->model = read_model(service, fields);
-  response->model->scheduler->check_room(request.body.size() / kBytesAToken);
+  response->model = read_model_with_room(service, request, fields);
   for (const char* name : {"previous_response_id", "conversation", "prompt"})
     if (fields.find(name) != nullptr)
       refuse(name, fmt::format("{} is not supported: this server keeps no responses; send the whole input", name));
