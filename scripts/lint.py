@@ -14,7 +14,10 @@ DATA = ("models/", "tests/data/", "fuzz/corpus/", "bench/results/")
 # Written by scripts/generate_primes.py and scripts/tokenizer_unicode_tables.py.
 GENERATED = {"src/codec/primes.inc", "src/text/unicode_tables.cc"}
 
-MACHINE_PATH = re.compile(r"(?:^|[^A-Za-z0-9_.])/(?:work|farm|root|home/\w+)/")
+MACHINE_FOLDER = r"/(?:work|farm|root|home/\w+)/"
+MACHINE_PATH = re.compile(r"(?:^|[^A-Za-z0-9_.])" + MACHINE_FOLDER)
+# Whatever stands before: in a binary file that may be the path's length, which can look like a letter.
+MACHINE_PATH_IN_DATA = re.compile(MACHINE_FOLDER.encode())
 AXIS = r"\b\w*(?:codec|architecture|arch|model_type)\w*"
 SWITCH = re.compile(r"\bswitch\s*\([^)]*" + AXIS, re.IGNORECASE)
 COMPARISON = re.compile(AXIS + r"(?:\(\))?(?:(?:\.|->)(?:id|name)(?:\(\))?)?\s*[!=]=\s*\"", re.IGNORECASE)
@@ -52,16 +55,25 @@ def check_text(name, text):
             yield number, "platform conditionals belong in src/kernels"
 
 
+def check_data(data):
+    """Yields (line, message) for the bytes of a data file; its lines are what newlines end, in binary files too."""
+    for found in MACHINE_PATH_IN_DATA.finditer(data):
+        yield data.count(b"\n", 0, found.start()) + 1, "names a path of one machine"
+
+
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent.parent).resolve()
     errors = []
-    names = [n for n in tracked(root) if not n.startswith(DATA)]
+    names = tracked(root)
     for name in names:
         data = (root / name).read_bytes()
-        if b"\0" in data:
-            errors.append(f"{name}:1: is binary; data lives in models/, tests/data/ and fuzz/corpus/")
-            continue
-        errors += [f"{name}:{line}: {message}" for line, message in check_text(name, data.decode("utf-8"))]
+        if name.startswith(DATA):
+            breaches = check_data(data)
+        elif b"\0" in data:
+            breaches = [(1, "is binary; data lives in models/, tests/data/ and fuzz/corpus/")]
+        else:
+            breaches = check_text(name, data.decode("utf-8"))
+        errors += [f"{name}:{line}: {message}" for line, message in breaches]
     for error in errors:
         print(error, file=sys.stderr)
     print(f"lint: {len(errors)} problems" if errors else f"lint: {len(names)} files are in order")

@@ -121,6 +121,28 @@ class LintTest(unittest.TestCase):
             self.assertEqual(len(self.messages("README.md", f"see /{folder}/x\n")), 1, folder)
         self.assertEqual(self.messages("README.md", "in framework/x and a/work/x\n"), [])
 
+    def test_machine_paths_in_data_are_named_whatever_stands_before_them(self):
+        for folder in (b"work", b"farm", b"root", b"home/someone"):
+            for before in (b"", b"\x00\n!", b"\n\xffA"):  # of a string in a protocol buffer, its length comes before it
+                data = before + b"/" + folder + b"/x\x80"
+                self.assertEqual(list(lint.check_data(data)),
+                                 [(1 + before.count(b"\n"), "names a path of one machine")], data)
+        self.assertEqual(list(lint.check_data(b"\x00network/x /workshop/ /home/")), [])
+
+    def test_the_command_reads_code_and_data(self):
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder)
+            subprocess.run(["git", "init", "-q", root], check=True)
+            files = {"a.cc": b"\0", "b.cc": b"// /%s/x\n" % b"root", "tests/data/c.model": b"\n\0A/work/x",
+                     "tests/data/d.model": b"\0"}
+            for name, data in files.items():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).write_bytes(data)
+            done = subprocess.run([sys.executable, lint.__file__, root], capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertEqual([line.split(": ")[0] for line in done.stderr.splitlines()],
+                             ["a.cc:1", "b.cc:1", "tests/data/c.model:2"])
+
     def test_switches_over_codec_or_architecture_are_named(self):
         self.assertEqual(len(self.messages("src/ops/a.cc", "switch (matrix.codec->kind) {\n")), 1)
         self.assertEqual(len(self.messages("src/ops/a.cc", 'if (matrix.codec->id == "trellis3") {\n')), 1)
