@@ -17,7 +17,6 @@ constexpr uint32_t kFactorBlock = 64;   // columns that eliminate() and solve() 
 constexpr uint64_t kFeedColumns = 256;  // whose errors reach the columns far behind them together
 
 uint64_t aligned(uint64_t n) { return WeightCopies::stride(n); }
-uint32_t narrow(uint64_t n) { return static_cast<uint32_t>(n); }
 
 class CudaAccelerator;
 

@@ -10,8 +10,6 @@ namespace {
 
 constexpr uint64_t kMostHeadDim = 256;  // of attend_causally()
 
-uint32_t narrow(uint64_t n) { return static_cast<uint32_t>(n); }
-
 struct GateRow {
   std::string_view name;  // of glu_names()
   Gate gate;

@@ -1,13 +1,17 @@
-// Memory on the GPU that is kept, and copies to and from it.
+// Memory on the GPU that is kept, copies to and from it, and sizes as kernels take them.
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 #include "base/thread_pool.h"
 #include "cuda/memory.h"
 
 namespace upg::cuda {
+
+// Sizes and counts as kernels take them: 32 bits hold what the matrices of a model and the tokens of a run have.
+inline uint32_t narrow(uint64_t n) { return static_cast<uint32_t>(n); }
 
 // Memory on the GPU that grows and is kept.
 template <typename T>

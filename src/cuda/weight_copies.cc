@@ -5,11 +5,6 @@
 #include "cuda/dense.h"
 
 namespace upg::cuda {
-namespace {
-
-uint32_t narrow(uint64_t n) { return static_cast<uint32_t>(n); }
-
-}  // namespace
 
 const float* WeightCopies::of(const Linear& linear) {
   const auto it = copies_.find(&linear);
