@@ -57,15 +57,13 @@ class DeviceWeights::Uploader {
     m.bits = v.bits;
     std::memcpy(m.table, v.table, sizeof m.table);
     m.differences = v.bits == 3;
-    uint8_t minus[8], less[8];
+    uint8_t extra[8];
     for (unsigned h = 0; h < 8; ++h) {
-      minus[h] = static_cast<uint8_t>(-v.table[0][h]);
       const int difference = v.table[0][h] - v.table[1][h];
-      less[h] = static_cast<uint8_t>(difference);
+      extra[h] = static_cast<uint8_t>(difference);
       if (difference < 0 || difference > 127) m.differences = 0;
     }
-    std::memcpy(m.minus, minus, sizeof minus);
-    std::memcpy(m.less, less, sizeof less);
+    std::memcpy(m.extra, extra, sizeof extra);
     for (unsigned i = 0; i < kTrellisSteps; ++i) m.block_steps[i] = v.steps[i];
     auto* data = keep<uint8_t>(data_bytes(v));
     auto* scales = keep<float>(uint64_t{16} * m.panels);

@@ -13,18 +13,19 @@ __device__ inline void embed_row(const TrellisMatrix& w, int32_t token, uint32_t
     const uint8_t* step = w.data + (static_cast<uint64_t>(panel) * w.steps + block / kStepBlocks) * step_bytes(w.bits);
     const uint32_t in_step = block % kStepBlocks;
     const uint32_t lane = 4 * (row / 4 + 4 * (in_step % 2)) + in_step / 2;
-    uint32_t words[4] = {}, levels[8];
-    for (uint32_t k = 0; k < w.bits; ++k)
-      words[k] = *reinterpret_cast<const uint32_t*>(step + 512 * k + 16 * lane + 4 * (row % 4));
+    uint32_t levels[8];
     const uint32_t scales = *reinterpret_cast<const uint16_t*>(step + 512 * w.bits + 2 * lane);
     const float scale = w.block_steps[(scales >> (4 * (row % 4))) & 15] * row_scale;
-    const Table table = load_table(w, 65536);
-    if (w.bits == 2) Decoder<2>::row(table, words, levels);
-    if (w.bits == 3) Decoder<3>::row(table, words, levels);
-    if (w.bits == 4) Decoder<4>::row(table, words, levels);
+    with_decoder(w, [&](auto type) {
+      using Decoder = typename decltype(type)::type;
+      uint32_t words[Decoder::kBits];
+      for (uint32_t k = 0; k < Decoder::kBits; ++k)
+        words[k] = *reinterpret_cast<const uint32_t*>(step + 512 * k + 16 * lane + 4 * (row % 4));
+      Decoder(w, 1, kOffset).bytes(words, levels);
+    });
     for (uint32_t c = 0; c < 32 && 32 * block + c < w.cols; ++c) {
       const unsigned place = place_of_column(c);
-      const int level = static_cast<int8_t>(levels[place / 4] >> (8 * (place % 4)));
+      const int level = static_cast<int>((levels[place / 4] >> (8 * (place % 4))) & 255) - 128;
       __stcg(x + 32 * block + c, static_cast<float>(level) * scale);
     }
   }

@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   at += 32 * m.input_blocks;
   scratch.sums = reinterpret_cast<float*>(at);
   scratch.sum_slots = m.sum_slots;
-  scratch.two16 = m.two16;
+  scratch.one = m.one;
   at += 4 * m.sum_floats;
   scratch.scale = reinterpret_cast<float*>(at);
   at += 4 * m.input_blocks;
@@ -167,12 +167,12 @@ __global__ void row_scales_kernel(const uint16_t* row_scales, uint32_t rows, uin
 }  // namespace
 
 bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
+  constexpr uint32_t kDeclared = 2048;  // room for what is declared in kernels
   const uint32_t fixed = 36 * m->input_blocks + 4 * m->sum_floats + 4 * m->residual_columns + 4 * kWarps + 64 +
-                         m->readings_count * static_cast<uint32_t>(sizeof(Reading)) +
-                         2048;  // for what is declared in kernels
-  if (fixed >= limit) return false;
-  m->slots = (limit - fixed) / (kWarps * (m->slot_bytes + 8));
-  const uint32_t most = bulk_copies ? 16 : WeightStream::kFallbackSlots, least = bulk_copies ? 2 : most;
+                         m->readings_count * static_cast<uint32_t>(sizeof(Reading));
+  if (fixed + kDeclared >= limit) return false;
+  m->slots = (limit - kDeclared - fixed) / (kWarps * (m->slot_bytes + 8));
+  const uint32_t most = bulk_copies ? 8 : WeightStream::kFallbackSlots, least = bulk_copies ? 2 : most;
   if (m->slots > most) m->slots = most;
   m->shared_bytes = fixed + kWarps * m->slots * (m->slot_bytes + 8);
   return m->slots >= least;
@@ -184,7 +184,7 @@ cudaError_t prepare(const Machine& m) {
 
 cudaError_t launch(const Machine& machine, StageRange range, cudaStream_t stream) {
   Machine m = machine;
-  m.two16 = 65536;
+  m.one = 1;
   if (range.end - range.begin == 1) {
     run<<<m.blocks, kThreads, m.shared_bytes, stream>>>(m, range.begin, range.end, range.first_reading,
                                                         range.end_reading);

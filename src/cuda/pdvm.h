@@ -15,13 +15,13 @@ struct Machine {
   uint32_t readings_count;
   State* state;                // on the device
   uint32_t blocks;             // one a multiprocessor
-  uint32_t slots, slot_bytes;  // of each warp's ring
+  uint32_t slots, slot_bytes;  // of each warp's ring, a unit a slot
   uint32_t input_blocks;       // widest slice of any product's input, in blocks of 32
   uint32_t residual_columns;   // most columns of a matrix that has a residual
   uint32_t sum_floats;
   uint32_t sum_slots;
   uint32_t shared_bytes;
-  uint32_t two16;  // set by launch(): trellis.cuh
+  uint32_t one;  // 1, set by launch(): trellis.cuh
 };
 
 /// Sets slots and shared_bytes from the rest, within what a block may have. `bulk_copies`: the GPU has them (9.0).

@@ -16,9 +16,9 @@ struct Scratch {
   float* x;      // [columns], only where some matrix has a residual
   float* sums;   // [kWarps][slots][16], or what attention needs
   uint32_t sum_slots;
-  float* reduce;   // [kWarps]
-  float* steps;    // [16] of the matrix at hand
-  uint32_t two16;  // 65536, for Table
+  float* reduce;  // [kWarps]
+  float* steps;   // [16] of the matrix at hand
+  uint32_t one;   // 1, for decoders
 };
 
 __device__ inline float load_parts(const Parts& parts, uint32_t i) {
@@ -158,123 +158,92 @@ __device__ inline void prepare_input(const Stage& s, uint32_t begin, uint32_t en
   }
 }
 
-__device__ inline Table load_table(const TrellisMatrix& w, uint32_t two16) {
-  Table t;
-#pragma unroll
-  for (unsigned i = 0; i < 4; ++i) {
-    t.even[i] = w.table[0][i];
-    t.odd[i] = w.table[1][i];
-  }
-#pragma unroll
-  for (unsigned i = 0; i < 2; ++i) {
-    t.minus[i] = w.minus[i];
-    t.less[i] = w.less[i];
-  }
-  t.two16 = two16;
-  t.two29 = two16 << 13;
-  t.two30 = two16 << 14;
-  t.two31 = two16 << 15;
-  return t;
-}
-
-// What a warp takes of a step at a time.
-template <unsigned kBits>
-struct Operands {
-  uint4 words[kBits];
-  uint32_t scales;
-};
-
 // Bits of the float 1.5 * 2^23: an integer added to them adds to the float, so sums that start here are floats already.
 constexpr int kFloatZero = 0x4b400000;
 constexpr float kFloatZeroValue = 12582912.0f;
 
 // One step: acc[i] += row i of this lane's four times its block of activations q [32].
-template <unsigned kBits, bool kDifferences>
-__device__ __forceinline__ void multiply_step(const Table& table, const Operands<kBits>& o, const uint4* q,
+template <typename Decoder>
+__device__ __forceinline__ void multiply_step(const Decoder& decoder, const uint8_t* step, const uint4* q,
                                               float activation_scale, const float* steps, float (&acc)[4]) {
+  constexpr unsigned kBits = Decoder::kBits;
+  const uint32_t lane = threadIdx.x % 32;
+  uint4 words[kBits];
+#pragma unroll
+  for (unsigned k = 0; k < kBits; ++k) words[k] = reinterpret_cast<const uint4*>(step + 512 * k)[lane];
+  const uint32_t scales = reinterpret_cast<const uint16_t*>(step + 512 * kBits)[lane];
   const uint4 q0 = q[0], q1 = q[1];
   const uint32_t b[8] = {q0.x, q0.y, q0.z, q0.w, q1.x, q1.y, q1.z, q1.w};
-  constexpr float kSign = kDifferences ? -1.0f : 1.0f;
-  const auto* table_of_steps = reinterpret_cast<const uint8_t*>(steps);
 #pragma unroll
   for (unsigned row = 0; row < 4; ++row) {
-    uint32_t words[kBits], levels[8];
+    uint32_t of_row[kBits], levels[8];
 #pragma unroll
-    for (unsigned k = 0; k < kBits; ++k) {
-      const uint4 w = o.words[k];
-      words[k] = row == 0 ? w.x : row == 1 ? w.y : row == 2 ? w.z : w.w;
-    }
+    for (unsigned k = 0; k < kBits; ++k)
+      of_row[k] = row == 0 ? words[k].x : row == 1 ? words[k].y : row == 2 ? words[k].z : words[k].w;
     int sum = kFloatZero;
-    if constexpr (kDifferences) {
-      uint32_t less[8];
-      Decoder3<true>::row(table, words, levels, less);
+    if constexpr (Decoder::kSums) {
+      uint32_t more[8];
+      decoder.row(of_row, levels, more);
       int second = 0;  // two chains
 #pragma unroll
       for (unsigned i = 0; i < 8; ++i) {
         sum = __dp4a(static_cast<int>(levels[i]), static_cast<int>(b[i]), sum);
-        second = __dp4a(static_cast<int>(less[i]), static_cast<int>(b[i]), second);
+        second = __dp4a(static_cast<int>(more[i]), static_cast<int>(b[i]), second);
       }
       sum += second;
     } else {
-      Decoder<kBits>::row(table, words, levels);
+      decoder.row(of_row, levels);
 #pragma unroll
       for (unsigned i = 0; i < 8; ++i) sum = __dp4a(static_cast<int>(levels[i]), static_cast<int>(b[i]), sum);
     }
     // The step's place, times four.
-    const uint32_t place = (row == 0 ? o.scales * 4 : o.scales >> (4 * row - 2)) & 60;
-    const float scale = *reinterpret_cast<const float*>(table_of_steps + place) * activation_scale;
-    acc[row] = fmaf(kSign * __int_as_float(sum) - kSign * kFloatZeroValue, scale, acc[row]);
+    const uint32_t place = (row == 0 ? scales * 4 : scales >> (4 * row - 2)) & 60;
+    const float scale =
+        *reinterpret_cast<const float*>(reinterpret_cast<const uint8_t*>(steps) + place) * activation_scale;
+    acc[row] = fmaf(__int_as_float(sum) - kFloatZeroValue, scale, acc[row]);
   }
 }
 
-template <unsigned kBits, bool kDifferences>
+template <typename Decoder>
 __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Share& share, WeightStream& stream,
                                                const Scratch& scratch) {
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const uint32_t g = lane / 4, t = lane % 4;
-  const Table table = load_table(w, scratch.two16);
+  const Decoder decoder(w, scratch.one, 0);
   const uint32_t n = share.slice_steps();
-  const float* scale = scratch.scale + 2 * t + g / 4;  // of this lane's own block
-  uint32_t in_slice = share.begin % n;
-  float acc[4] = {0, 0, 0, 0};
+  const uint32_t block = 2 * t + g / 4;  // this lane's own of each step
   float* sums = scratch.sums + warp * scratch.sum_slots * 16;
-  const int8_t* q = scratch.q + 32 * (2 * t + g / 4);
-  const auto load = [&](Operands<kBits>& o) {
-    const uint8_t* step = stream.front();
-#pragma unroll
-    for (unsigned k = 0; k < kBits; ++k) o.words[k] = reinterpret_cast<const uint4*>(step + 512 * k)[lane];
-    o.scales = reinterpret_cast<const uint16_t*>(step + 512 * kBits)[lane];
-    stream.pop();
-  };
-  Operands<kBits> next;
-  uint32_t left = share.end - share.begin;  // at least 1
-  stream.more();
-  load(next);
-  while (left > 0) {
-    // Weights of products to come are asked for outside of the loop that follows, which must be short.
-    const uint32_t now = stream.more() ? min(left, stream.until_more()) : left;
+  uint32_t in_slice = share.begin % n;
+  for (uint32_t left = share.end - share.begin; left > 0;) {
+    // The rest of a panel, or of the share.
+    const uint32_t now = min(left, n - in_slice);
+    const int8_t* q = scratch.q + 32 * (kStepBlocks * in_slice + block);
+    const float* scale = scratch.scale + kStepBlocks * in_slice + block;
+    float acc[4] = {0, 0, 0, 0};
+    stream.more();
+    for (uint32_t of_panel = now; of_panel > 0;) {
+      const uint32_t of_unit = min(of_panel, kUnitSteps);
+      const uint8_t* step = stream.front();
 #pragma unroll 1
-    for (uint32_t i = 0; i < now; ++i) {
-      const Operands<kBits> o = next;
-      const uint32_t then = in_slice + 1 == n ? 0 : in_slice + 1;
-      // The next step comes from shared memory while this one is multiplied.
-      if (left > 1) load(next);
-      multiply_step<kBits, kDifferences>(table, o, reinterpret_cast<const uint4*>(q + 32 * kStepBlocks * in_slice),
-                                         scale[kStepBlocks * in_slice], scratch.steps, acc);
-      in_slice = then;
-      if (then == 0 || left == 1) {
-#pragma unroll
-        for (unsigned r = 0; r < 4; ++r) {
-          acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 1);
-          acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 2);
-          acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 16);
-        }
-        if (t == 0 && g < 4) reinterpret_cast<float4*>(sums)[g] = make_float4(acc[0], acc[1], acc[2], acc[3]);
-        sums += 16;
-        acc[0] = acc[1] = acc[2] = acc[3] = 0;
+      for (uint32_t i = 0; i < of_unit; ++i) {
+        multiply_step(decoder, step, reinterpret_cast<const uint4*>(q), *scale, scratch.steps, acc);
+        step += step_bytes(Decoder::kBits);
+        q += 32 * kStepBlocks;
+        scale += kStepBlocks;
       }
-      --left;
+      stream.pop();
+      of_panel -= of_unit;
     }
+#pragma unroll
+    for (unsigned r = 0; r < 4; ++r) {
+      acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 1);
+      acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 2);
+      acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 16);
+    }
+    if (t == 0 && g < 4) reinterpret_cast<float4*>(sums)[g] = make_float4(acc[0], acc[1], acc[2], acc[3]);
+    sums += 16;
+    in_slice = 0;
+    left -= now;
   }
 }
 
@@ -332,15 +301,7 @@ __device__ inline void product_stage(const Stage& s, WeightStream& stream, const
   prepare_input(s, share.slice_begin, share.slice_end, scratch);
   __syncthreads();
   if (share.end > share.begin) {
-    if (w.bits == 3 && w.differences) {
-      multiply_share<3, true>(w, share, stream, scratch);
-    } else if (w.bits == 3) {
-      multiply_share<3, false>(w, share, stream, scratch);
-    } else if (w.bits == 4) {
-      multiply_share<4, false>(w, share, stream, scratch);
-    } else {
-      multiply_share<2, false>(w, share, stream, scratch);
-    }
+    with_decoder(w, [&](auto decoder) { multiply_share<typename decltype(decoder)::type>(w, share, stream, scratch); });
   }
   __syncthreads();
   // A row's sum over the warps that had steps of its panel, in their order.

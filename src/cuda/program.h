@@ -11,6 +11,7 @@ namespace upg::cuda {
 constexpr unsigned kWarps = 16;  // of a block; one block on each multiprocessor
 constexpr unsigned kThreads = 32 * kWarps;
 constexpr unsigned kStepBlocks = 8;  // of 32 columns: what a warp multiplies at a time, for 16 rows
+constexpr unsigned kUnitSteps = 2;   // neighbours of a panel that are copied together
 constexpr unsigned kHeadGroup = 4;   // query heads that share one pass over keys and values
 
 /// Trellis weights on the device. The file's tiles are put in the order in which a warp reads them, so that a step is
@@ -24,9 +25,8 @@ struct TrellisMatrix {
   const float* row_scales;  // [16 panels], times 2^-15; 0 past the last row
   uint32_t rows, cols, panels, blocks, steps, bits;
   uint32_t table[2][4];  // T[s][h], a byte each
-  uint32_t minus[2];     // -T[0] of 3 bits
-  uint32_t less[2];      // T[0] - T[1],
-  uint32_t differences;  // where all of them are 0 to 127
+  uint32_t extra[2];     // of 3 bits: T[0] - T[1]
+  uint32_t differences;  // whether all of them are 0 to 127
   float block_steps[16];
   // Sparse weights on top: MdCSR of the same shape, or values == nullptr.
   const int8_t* residual_values;

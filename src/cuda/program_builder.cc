@@ -197,7 +197,7 @@ Machine size_machine(const std::vector<Stage>& stages, uint32_t blocks) {
     const uint32_t of_warp = up(most_panels(s.w, s.splits, blocks) * n, kWarps);
     // A slice may also have one step less than the widest.
     m.sum_slots = std::max(m.sum_slots, of_warp / std::max(n - 1, 1u) + 2);
-    m.slot_bytes = std::max(m.slot_bytes, step_bytes(s.w.bits));
+    m.slot_bytes = std::max(m.slot_bytes, kUnitSteps * step_bytes(s.w.bits));
     m.input_blocks = std::max(m.input_blocks, kStepBlocks * n);
     if (s.w.residual_values != nullptr) m.residual_columns = std::max(m.residual_columns, up(s.w.cols, 4) * 4);
   }

@@ -18,26 +18,26 @@ constexpr unsigned kChunkColumns = 32 * kChunkBlocks;
 constexpr unsigned kRowBytes = 2 * kChunkColumns + 16;
 constexpr unsigned kTokenRowBytes = 2 * kChunkColumns + 64;
 
-template <unsigned kBits>
-constexpr unsigned kWeightBytes = kGemmRows / 16 * step_bytes(kBits);
+template <typename Decoder>
+constexpr unsigned kWeightBytes = kGemmRows / 16 * step_bytes(Decoder::kBits);
 constexpr unsigned kTileBytes = kGemmRows * kRowBytes;
 // Two steps of weights as they are stored, two chunks of them as halves, two chunks of tokens.
-template <unsigned kBits, unsigned kTokens>
-constexpr unsigned kSharedBytes = 2 * kWeightBytes<kBits> + 2 * kTileBytes + 2 * kTokens* kTokenRowBytes;
+template <typename Decoder, unsigned kTokens>
+constexpr unsigned kSharedBytes = 2 * kWeightBytes<Decoder> + 2 * kTileBytes + 2 * kTokens* kTokenRowBytes;
 
 // A chunk of the block's weights to halves. In the order of place_of_column() a lane t of the tensor cores' second
 // operand has places 8 t to 8 t + 7 of a block, so the first operand has places 8 p + 4 h + 2 u + v in column
 // 16 h + 8 u + 2 p + v.
-template <unsigned kBits>
-__device__ __forceinline__ void decode_chunk(const Table& table, const uint8_t* step, unsigned chunk,
+template <typename Decoder>
+__device__ __forceinline__ void decode_chunk(const Decoder& decoder, const uint8_t* step, unsigned chunk,
                                              const __half2* steps, uint8_t* tile) {
 #pragma unroll 1
   for (unsigned i = threadIdx.x; i < kGemmRows * kChunkBlocks; i += kGemmThreads) {
     // Neighbouring lanes take neighbouring rows, of one block.
     const unsigned row = i % kGemmRows, in_chunk = i / kGemmRows;
     uint32_t natural[16], halves[16];
-    decode_halves<kBits>(table, step + row / 16 * step_bytes(kBits), row % 16, chunk * kChunkBlocks + in_chunk, steps,
-                         natural);
+    decode_halves<Decoder>(decoder, step + row / 16 * step_bytes(Decoder::kBits), row % 16,
+                           chunk * kChunkBlocks + in_chunk, steps, natural);
 #pragma unroll
     for (unsigned p = 0; p < 4; ++p)
 #pragma unroll
@@ -78,28 +78,28 @@ __device__ __forceinline__ void multiply_chunk(const uint8_t* tile, const uint8_
   }
 }
 
-template <unsigned kBits, unsigned kTiles>
+template <typename Decoder, unsigned kTiles>
 __global__ void __launch_bounds__(kGemmThreads, 1)
     gemm(TrellisMatrix w, const __half* x, uint32_t width, const float* token_scales, uint32_t n, float* y,
-         uint64_t stride, bool add, float* parts, uint32_t two16) {
+         uint64_t stride, bool add, float* parts, uint32_t one) {
   constexpr unsigned kTokens = 8 * kTiles;
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ __half2 steps[16];
-  uint8_t* weights = shared;                           // [2][kWeightBytes]
-  uint8_t* tiles = weights + 2 * kWeightBytes<kBits>;  // [2][kTileBytes]
-  uint8_t* tokens = tiles + 2 * kTileBytes;            // [2][kTokens][kTokenRowBytes]
+  uint8_t* weights = shared;                             // [2][kWeightBytes]
+  uint8_t* tiles = weights + 2 * kWeightBytes<Decoder>;  // [2][kTileBytes]
+  uint8_t* tokens = tiles + 2 * kTileBytes;              // [2][kTokens][kTokenRowBytes]
   const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t first_token = blockIdx.x * kTokens, first_panel = blockIdx.y * (kGemmRows / 16);
   if (threadIdx.x < 16) steps[threadIdx.x] = __float2half2_rn(w.block_steps[threadIdx.x] * 0x1p-8f);
-  const Table table = load_table(w, two16);
-  constexpr unsigned kStep = step_bytes(kBits);
+  const Decoder decoder(w, one, kOffset);
+  constexpr unsigned kStep = step_bytes(Decoder::kBits);
   // The block's slice of the columns.
   const uint32_t first_step = w.steps * blockIdx.z / gridDim.z, end_step = w.steps * (blockIdx.z + 1) / gridDim.z;
   const uint32_t first_chunk = first_step * kChunks, end_chunk = end_step * kChunks;
 
   const auto fetch_weights = [&](uint32_t step) {
-    uint8_t* to = weights + (step & 1) * kWeightBytes<kBits>;
-    for (unsigned i = threadIdx.x; i < kWeightBytes<kBits> / 16; i += kGemmThreads) {
+    uint8_t* to = weights + (step & 1) * kWeightBytes<Decoder>;
+    for (unsigned i = threadIdx.x; i < kWeightBytes<Decoder> / 16; i += kGemmThreads) {
       const uint32_t panel = min(first_panel + i / (kStep / 16), w.panels - 1);
       copy16(to + 16 * i, w.data + (static_cast<uint64_t>(panel) * w.steps + step) * kStep + 16 * (i % (kStep / 16)));
     }
@@ -113,8 +113,8 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
     }
   };
   const auto decode = [&](uint32_t chunk) {
-    decode_chunk<kBits>(table, weights + (chunk / kChunks & 1) * kWeightBytes<kBits>, chunk % kChunks, steps,
-                        tiles + (chunk & 1) * kTileBytes);
+    decode_chunk<Decoder>(decoder, weights + (chunk / kChunks & 1) * kWeightBytes<Decoder>, chunk % kChunks, steps,
+                          tiles + (chunk & 1) * kTileBytes);
   };
 
   float acc[2][kTiles][4] = {};
@@ -179,44 +179,44 @@ __global__ void add_parts(const float* parts, uint32_t slices, uint32_t rows, ui
   *to = add ? *to + sum : sum;
 }
 
-template <unsigned kBits, unsigned kTiles>
+template <typename Decoder, unsigned kTiles>
 cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
                   const GemmResources& resources, cudaStream_t stream) {
-  constexpr unsigned kShared = kSharedBytes<kBits, 8 * kTiles>;
+  constexpr unsigned kShared = kSharedBytes<Decoder, 8 * kTiles>;
   static const cudaError_t allowed =
-      cudaFuncSetAttribute(gemm<kBits, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+      cudaFuncSetAttribute(gemm<Decoder, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (allowed != cudaSuccess) return allowed;
   dim3 grid((n + 8 * kTiles - 1) / (8 * kTiles), (w.panels + kGemmRows / 16 - 1) / (kGemmRows / 16));
   // A matrix of few rows is cut into slices of columns, so that all multiprocessors have work.
   if (n <= kSlicedTokens) grid.z = min(max(resources.multiprocessors / (grid.x * grid.y), 1u), w.steps);
-  gemm<kBits, kTiles><<<grid, kGemmThreads, kShared, stream>>>(w, static_cast<const __half*>(x.values), x.width,
-                                                               x.scales, n, y, stride, add, resources.parts, 65536);
+  gemm<Decoder, kTiles><<<grid, kGemmThreads, kShared, stream>>>(w, static_cast<const __half*>(x.values), x.width,
+                                                                 x.scales, n, y, stride, add, resources.parts, 1);
   if (grid.z > 1)
     add_parts<<<dim3((w.rows + 255) / 256, n), 256, 0, stream>>>(resources.parts, grid.z, w.rows, n, y, stride, add);
   return cudaGetLastError();
 }
 
-template <unsigned kBits>
+template <typename Decoder>
 cudaError_t start_for(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
                       const GemmResources& resources, cudaStream_t stream) {
-  if (n <= 8) return start<kBits, 1>(w, x, n, y, stride, add, resources, stream);
-  if (n <= 32 || kSharedBytes<kBits, kGemmTokens> + 1024 > resources.shared_limit)
-    return start<kBits, 4>(w, x, n, y, stride, add, resources, stream);
-  return start<kBits, kGemmTokens / 8>(w, x, n, y, stride, add, resources, stream);
+  if (n <= 8) return start<Decoder, 1>(w, x, n, y, stride, add, resources, stream);
+  if (n <= 32 || kSharedBytes<Decoder, kGemmTokens> + 1024 > resources.shared_limit)
+    return start<Decoder, 4>(w, x, n, y, stride, add, resources, stream);
+  return start<Decoder, kGemmTokens / 8>(w, x, n, y, stride, add, resources, stream);
 }
 
 }  // namespace
 
 uint64_t gemm_part_floats(uint32_t multiprocessors) { return uint64_t{kSlicedTokens} * multiprocessors * kGemmRows; }
 
-bool can_multiply_tokens(uint32_t shared_limit) { return kSharedBytes<4, 32> + 1024 <= shared_limit; }
+bool can_multiply_tokens(uint32_t shared_limit) { return kSharedBytes<Lookups<4>, 32> + 1024 <= shared_limit; }
 
 cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
                             const GemmResources& resources, cudaStream_t stream) {
   if (resources.wide && n > kGemmTokens) return multiply_tokens_wide(w, x, n, y, stride, add, stream);
-  if (w.bits == 2) return start_for<2>(w, x, n, y, stride, add, resources, stream);
-  if (w.bits == 3) return start_for<3>(w, x, n, y, stride, add, resources, stream);
-  return start_for<4>(w, x, n, y, stride, add, resources, stream);
+  return with_decoder(w, [&](auto decoder) {
+    return start_for<typename decltype(decoder)::type>(w, x, n, y, stride, add, resources, stream);
+  });
 }
 
 }  // namespace upg::cuda

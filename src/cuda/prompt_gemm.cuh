@@ -12,9 +12,8 @@ namespace upg::cuda {
 cudaError_t multiply_tokens_wide(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
                                  cudaStream_t stream);
 
-// Four levels to halves: two registers of two.
-__device__ __forceinline__ void to_halves(uint32_t levels, __half2 step, uint32_t* out) {
-  const uint32_t biased = levels ^ 0x80808080u;
+// Four levels + 128 to halves: two registers of two.
+__device__ __forceinline__ void to_halves(uint32_t biased, __half2 step, uint32_t* out) {
   const uint32_t magic = 0x64646464u;  // in front of a byte: 1024 + byte
   const uint32_t low = lookup(biased, magic, 0x4140u), high = lookup(biased, magic, 0x4342u);
   const __half2 bias = __floats2half2_rn(1152.0f, 1152.0f);
@@ -24,19 +23,20 @@ __device__ __forceinline__ void to_halves(uint32_t levels, __half2 step, uint32_
   out[1] = *reinterpret_cast<const uint32_t*>(&b);
 }
 
-/// One row's block as halves, in the order of place_of_column(), two to a register. `panel` is the panel's step,
-/// `steps` [16] the block steps.
-template <unsigned kBits>
-__device__ __forceinline__ void decode_halves(const Table& table, const uint8_t* panel, unsigned row, unsigned block,
-                                              const __half2* steps, uint32_t (&halves)[16]) {
+/// One row's block as halves, in the order of place_of_column(), two to a register, by a decoder of levels + 128.
+/// `panel` is the panel's step, `steps` [16] the block steps.
+template <typename Decoder>
+__device__ __forceinline__ void decode_halves(const Decoder& decoder, const uint8_t* panel, unsigned row,
+                                              unsigned block, const __half2* steps, uint32_t (&halves)[16]) {
   const unsigned from = 4 * (row / 4 + 4 * (block & 1)) + block / 2;
+  constexpr unsigned kBits = Decoder::kBits;
   uint32_t words[kBits], levels[8];
 #pragma unroll
   for (unsigned k = 0; k < kBits; ++k)
     words[k] = *reinterpret_cast<const uint32_t*>(panel + 512 * k + 16 * from + 4 * (row % 4));
   const uint32_t scales = *reinterpret_cast<const uint16_t*>(panel + 512 * kBits + 2 * from);
   const __half2 step = steps[(scales >> (4 * (row % 4))) & 15];
-  Decoder<kBits>::row(table, words, levels);
+  decoder.bytes(words, levels);
 #pragma unroll
   for (unsigned i = 0; i < 8; ++i) to_halves(levels[i], step, halves + 2 * i);
 }

@@ -13,10 +13,10 @@ constexpr unsigned kThreads256 = 256;
 constexpr unsigned kChunkBlocks = 2, kChunkColumns = 32 * kChunkBlocks;
 constexpr unsigned kRowBytes = 2 * kChunkColumns;
 
-template <unsigned kBits>
-constexpr unsigned kWeightBytes = kRows / 16 * step_bytes(kBits);
-template <unsigned kBits>
-constexpr unsigned kSharedBytes = 1024 + (2 * kRows + 3 * kTokens) * kRowBytes + 2 * kWeightBytes<kBits>;
+template <typename Decoder>
+constexpr unsigned kWeightBytes = kRows / 16 * step_bytes(Decoder::kBits);
+template <typename Decoder>
+constexpr unsigned kSharedBytes = 1024 + (2 * kRows + 3 * kTokens) * kRowBytes + 2 * kWeightBytes<Decoder>;
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -55,10 +55,10 @@ __device__ __forceinline__ void multiply_group(float (&d)[128], uint64_t a, uint
 }
 #undef UPG_D8
 
-template <unsigned kBits>
+template <typename Decoder>
 __device__ __forceinline__ void multiply_block(const TrellisMatrix& w, const __half* x, uint32_t width,
                                                const float* token_scales, uint32_t n, float* y, uint64_t stride,
-                                               bool add, uint32_t two16) {
+                                               bool add, uint32_t one) {
   extern __shared__ uint8_t unaligned[];
   __shared__ __half2 steps[16];
   uint8_t* shared = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
@@ -68,8 +68,8 @@ __device__ __forceinline__ void multiply_block(const TrellisMatrix& w, const __h
   const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t first_token = blockIdx.x * kTokens, first_panel = blockIdx.y * (kRows / 16);
   if (threadIdx.x < 16) steps[threadIdx.x] = __float2half2_rn(w.block_steps[threadIdx.x] * 0x1p-8f);
-  const Table table = load_table(w, two16);
-  constexpr unsigned kStep = step_bytes(kBits);
+  const Decoder decoder(w, one, kOffset);
+  constexpr unsigned kStep = step_bytes(Decoder::kBits);
   const uint32_t chunks = w.steps * kChunks;
 
   // Threads keep their places from chunk to chunk: 16 bytes of a token's row, every 32nd of them.
@@ -86,14 +86,14 @@ __device__ __forceinline__ void multiply_block(const TrellisMatrix& w, const __h
   // A warp a panel.
   const uint8_t* panel = w.data + static_cast<uint64_t>(min(first_panel + warp, w.panels - 1)) * w.steps * kStep;
   const auto fetch_weights = [&](uint32_t step) {
-    uint8_t* to = weights + (step & 1) * kWeightBytes<kBits> + warp * kStep;
+    uint8_t* to = weights + (step & 1) * kWeightBytes<Decoder> + warp * kStep;
     for (unsigned i = 16 * lane; i < kStep; i += 512) copy16(to + i, panel + step * kStep + i);
   };
   const auto decode = [&](uint32_t chunk) {
     const unsigned row = threadIdx.x % kRows, in_chunk = threadIdx.x / kRows;
-    const uint8_t* step = weights + (chunk / kChunks & 1) * kWeightBytes<kBits> + row / 16 * kStep;
+    const uint8_t* step = weights + (chunk / kChunks & 1) * kWeightBytes<Decoder> + row / 16 * kStep;
     uint32_t halves[16];
-    decode_halves<kBits>(table, step, row % 16, chunk % kChunks * kChunkBlocks + in_chunk, steps, halves);
+    decode_halves<Decoder>(decoder, step, row % 16, chunk % kChunks * kChunkBlocks + in_chunk, steps, halves);
     uint8_t* to = tiles + (chunk & 1) * kRows * kRowBytes;
 #pragma unroll
     for (unsigned p = 0; p < 4; ++p)
@@ -153,24 +153,24 @@ __device__ __forceinline__ void multiply_block(const TrellisMatrix& w, const __h
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
-template <unsigned kBits>
+template <typename Decoder>
 __global__ void __launch_bounds__(kThreads256, 1)
     wide_gemm(TrellisMatrix w, const __half* x, uint32_t width, const float* token_scales, uint32_t n, float* y,
-              uint64_t stride, bool add, uint32_t two16) {
+              uint64_t stride, bool add, uint32_t one) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  multiply_block<kBits>(w, x, width, token_scales, n, y, stride, add, two16);
+  multiply_block<Decoder>(w, x, width, token_scales, n, y, stride, add, one);
 #endif
 }
 
-template <unsigned kBits>
+template <typename Decoder>
 cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
                   cudaStream_t stream) {
   static const cudaError_t allowed =
-      cudaFuncSetAttribute(wide_gemm<kBits>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<kBits>);
+      cudaFuncSetAttribute(wide_gemm<Decoder>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<Decoder>);
   if (allowed != cudaSuccess) return allowed;
   const dim3 grid((n + kTokens - 1) / kTokens, (w.panels + kRows / 16 - 1) / (kRows / 16));
-  wide_gemm<kBits><<<grid, kThreads256, kSharedBytes<kBits>, stream>>>(w, static_cast<const __half*>(x.values), x.width,
-                                                                       x.scales, n, y, stride, add, 65536);
+  wide_gemm<Decoder><<<grid, kThreads256, kSharedBytes<Decoder>, stream>>>(w, static_cast<const __half*>(x.values),
+                                                                           x.width, x.scales, n, y, stride, add, 1);
   return cudaGetLastError();
 }
 
@@ -178,9 +178,8 @@ cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, ui
 
 cudaError_t multiply_tokens_wide(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
                                  cudaStream_t stream) {
-  if (w.bits == 2) return start<2>(w, x, n, y, stride, add, stream);
-  if (w.bits == 3) return start<3>(w, x, n, y, stride, add, stream);
-  return start<4>(w, x, n, y, stride, add, stream);
+  return with_decoder(
+      w, [&](auto decoder) { return start<typename decltype(decoder)::type>(w, x, n, y, stride, add, stream); });
 }
 
 }  // namespace upg::cuda

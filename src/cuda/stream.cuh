@@ -37,7 +37,7 @@ __device__ inline uint32_t shared_address(const void* p) { return static_cast<ui
 __device__ inline void barrier_init(uint64_t* barrier) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
 }
-__device__ inline void copy_step(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+__device__ inline void copy_unit(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
@@ -65,6 +65,7 @@ class WeightStream {
                           uint32_t slots, uint32_t slot_bytes)
       : next_(readings), end_(end), ring_(ring), barriers_(barriers), slots_(slots), slot_bytes_(slot_bytes) {
     lane_ = threadIdx.x % 32;
+    free_ = slots;
 #if __CUDA_ARCH__ >= 900
     if (lane_ == 0) {
       for (uint32_t i = 0; i < slots; ++i) barrier_init(barriers + i);
@@ -73,25 +74,25 @@ class WeightStream {
     }
     __syncwarp();
 #endif
-    for (uint32_t free = slots; free > 0 && more();) {
-      const uint32_t n = min(free, left_);
-      for (uint32_t i = 0; i < n; ++i) put();
-      free -= n;
-    }
+    more();
 #if __CUDA_ARCH__ < 900
-    while (write_slot_ != 0) advance();  // groups of copies are counted
+    for (; free_ > 0; --free_) advance();  // groups of copies are counted
 #endif
   }
 
-  /// How many steps can be taken before more() has something to do again.
-  __device__ uint32_t until_more() const { return left_; }
-  /// Goes on to the next product's weights where those of this one are all on their way. Returns whether there are any.
-  __device__ bool more() {
-    while (left_ == 0 && next_ != end_) open(*next_++);
-    return left_ != 0;
+  /// Asks for weights, of products to come too, as long as there is room.
+  __device__ void more() {
+    while (free_ > 0) {
+      if (left_ != 0) {
+        put();
+      } else {
+        if (next_ == end_) return;
+        open(*next_++);
+      }
+    }
   }
 
-  /// The next step of this warp, in order.
+  /// The next unit of this warp, in order: kUnitSteps steps, or what the panel or the share has left.
   __device__ const uint8_t* front() {
 #if __CUDA_ARCH__ >= 900
     barrier_wait(barriers_ + read_slot_, read_phase_);
@@ -108,14 +109,21 @@ class WeightStream {
       read_slot_ = 0;
       read_phase_ ^= 1;
     }
+    ++free_;
     if (left_ != 0) {
       put();
     } else {
-      advance();
+      more();
+#if __CUDA_ARCH__ < 900
+      if (free_ > 0) {
+        advance();
+        --free_;
+      }
+#endif
     }
   }
 
-  static constexpr uint32_t kFallbackSlots = 4;
+  static constexpr uint32_t kFallbackSlots = 2;
 
  private:
   __device__ void open(const Reading& r) {
@@ -129,13 +137,14 @@ class WeightStream {
     slice_steps_ = n;
     at_ = r.data + (static_cast<uint64_t>(share.panel_begin + panel) * r.steps + share.slice_begin + in_panel) * bytes_;
   }
-  // Asks for one step; left_ is not 0.
+  // Asks for one unit; neither left_ nor free_ is 0.
   __device__ void put() {
+    const uint32_t steps = min(min(in_panel_, left_), kUnitSteps), bytes = steps * bytes_;
     uint8_t* to = ring_ + write_slot_ * slot_bytes_;
 #if __CUDA_ARCH__ >= 900
-    if (lane_ == 0) copy_step(to, at_, bytes_, barriers_ + write_slot_);
+    if (lane_ == 0) copy_unit(to, at_, bytes, barriers_ + write_slot_);
 #else
-    for (uint32_t i = 16 * lane_; i < bytes_; i += 512) {
+    for (uint32_t i = 16 * lane_; i < bytes; i += 512) {
 #if __CUDA_ARCH__ >= 800
       asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + i)), "l"(at_ + i) : "memory");
 #else
@@ -143,12 +152,14 @@ class WeightStream {
 #endif
     }
 #endif
-    at_ += bytes_;
-    if (--in_panel_ == 0) {
+    at_ += bytes;
+    in_panel_ -= steps;
+    if (in_panel_ == 0) {
       in_panel_ = slice_steps_;
       at_ += panel_gap_;
     }
-    --left_;
+    left_ -= steps;
+    --free_;
     advance();
   }
   __device__ void advance() {
@@ -165,6 +176,7 @@ class WeightStream {
   uint64_t* barriers_;
   uint32_t slots_, slot_bytes_;
   uint32_t lane_;
+  uint32_t free_;  // slots that are to be filled
   uint32_t write_slot_ = 0, read_slot_ = 0, read_phase_ = 0;
   const uint8_t* at_ = nullptr;
   uint32_t panel_gap_ = 0, bytes_ = 0, left_ = 0, in_panel_ = 0, slice_steps_ = 1;

@@ -21,103 +21,165 @@ constexpr uint32_t kLowBits = 0x11111111u;
 // Picks byte i of `even` or of `odd`, as bit 0 of nibble i of u2 says.
 __device__ __forceinline__ uint32_t select_rows(uint32_t u2) { return (u2 & kLowBits) * 4 + 0x32103210u; }
 
-struct Table {
-  uint32_t even[4], odd[4];    // T[0], T[1]; of 3 bits even alone is used, with `less`
-  uint32_t minus[2], less[2];  // -T[0]; T[0] - T[1], 0 to 127
-  // Powers of two that the compiler must not know: so shifts are done by the multipliers, which have less to do here
-  // than the units for logic.
-  uint32_t two16, two29, two30, two31;
-  __device__ __forceinline__ uint32_t upper(uint32_t x) const { return __umulhi(x, two16); }  // x >> 16
-};
+// The decoders below give the 32 levels of one row's block from its kBits words, four to a register: levels[2 p + half]
+// has columns 8 p + {0, 4, 1, 5} (half 0) or 8 p + {2, 6, 3, 7} (half 1), from its lowest byte on. `flip` is 0, or
+// kOffset for levels + 128: then bytes() gives them all in one register, whatever decoder it is.
+constexpr uint32_t kOffset = 0x80808080u;
 
-// The 32 levels of one row's block, from its kBits words, four to a register: levels[2 p + half] has columns
-// 8 p + {0, 4, 1, 5} (half 0) or 8 p + {2, 6, 3, 7} (half 1), from its lowest byte on.
-template <unsigned kBits>
-struct Decoder;
+// Entries of both rows of the table, and a choice between them.
+template <unsigned kBitsOf>
+struct Lookups {
+  static constexpr unsigned kBits = kBitsOf;
+  static constexpr bool kSums = false;
+  uint32_t even[4], odd[4];  // T[0], T[1]
 
-// With 3 bits the negative levels are a sum, levels[i] + less[i], which dot products take with each of the two: of two
-// lookups and a choice between them, the choice goes, as the second lookup gives 0 by itself where it does not count.
-// For that T[0] must nowhere be below T[1]; a matrix of other tables has kDifferences = false and no signs changed.
-template <bool kDifferences>
-struct Decoder3 {
-  static __device__ __forceinline__ void plane(const Table& t, uint32_t word, uint32_t u1, uint32_t u2, uint32_t u3,
-                                               uint32_t* levels, uint32_t* less) {
-    const uint32_t codes = (word & 0x77777777u) ^ ((u1 ^ u3) & kLowBits);
-    const uint32_t codes1 = t.upper(codes);
-    if constexpr (kDifferences) {
-      levels[0] = lookup(t.minus[0], t.minus[1], codes);
-      levels[1] = lookup(t.minus[0], t.minus[1], codes1);
-      // A selector's top bit gives the sign of its byte, eight times: 0.
-      const uint32_t gated = codes | (~(u2 * 8) & 0x88888888u);
-      less[0] = lookup(t.less[0], t.less[1], gated);
-      less[1] = lookup(t.less[0], t.less[1], t.upper(gated));
-    } else {
-      const uint32_t rows = select_rows(u2);
-      levels[0] = lookup(lookup(t.even[0], t.even[1], codes), lookup(t.odd[0], t.odd[1], codes), rows);
-      levels[1] = lookup(lookup(t.even[0], t.even[1], codes1), lookup(t.odd[0], t.odd[1], codes1), t.upper(rows));
+  __device__ Lookups(const TrellisMatrix& w, uint32_t, uint32_t flip) {
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) {
+      even[i] = w.table[0][i] ^ flip;
+      odd[i] = w.table[1][i] ^ flip;
     }
   }
-  static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* levels, uint32_t* less) {
-    const uint32_t a = w[0], b = w[1], c = w[2];
-    const uint32_t d = (__umulhi(a, t.two29) & 0x11111111u) | (__umulhi(b, t.two30) & 0x22222222u) |
-                       (__umulhi(c, t.two31) & 0x44444444u);
-    const uint32_t tb = turned(b), tc = turned(c), td = turned(d);
-    plane(t, a, td, tc, tb, levels, less);
-    plane(t, b, a, td, tc, levels + 2, less + 2);
-    plane(t, c, b, a, td, levels + 4, less + 4);
-    plane(t, d, c, b, a, levels + 6, less + 6);
-  }
-};
 
-template <>
-struct Decoder<3> : Decoder3<false> {
-  static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* levels) {
-    Decoder3<false>::row(t, w, levels, nullptr);
-  }
-};
-
-template <>
-struct Decoder<2> {
-  // Both rows of the table are eight entries: s is the selector's third bit.
-  static __device__ __forceinline__ void plane(const Table& t, uint32_t codes, uint32_t u1, uint32_t u2, uint32_t u3,
-                                               uint32_t* out) {
-    const uint32_t selectors = ((codes & 0x33333333u) ^ ((u1 ^ u3) & kLowBits)) + (u2 & kLowBits) * 4;
-    out[0] = lookup(t.even[0], t.odd[0], selectors);
-    out[1] = lookup(t.even[0], t.odd[0], t.upper(selectors));
-  }
-  static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* out) {
-    const uint32_t a = w[0], b = w[0] >> 2, c = w[1], d = w[1] >> 2;
-    const uint32_t tb = turned(w[0]) >> 2, tc = turned(w[1]), td = tc >> 2;
-    plane(t, a, td, tc, tb, out);
-    plane(t, b, a, td, tc, out + 2);
-    plane(t, c, b, a, td, out + 4);
-    plane(t, d, c, b, a, out + 6);
-  }
-};
-
-template <>
-struct Decoder<4> {
-  static __device__ __forceinline__ uint32_t of_sixteen(const uint32_t* table, uint32_t selectors, uint32_t halves) {
-    return lookup(lookup(table[0], table[1], selectors), lookup(table[2], table[3], selectors), halves);
-  }
-  static __device__ __forceinline__ void plane(const Table& t, uint32_t word, uint32_t u1, uint32_t u2, uint32_t u3,
-                                               uint32_t* out) {
+  __device__ __forceinline__ void plane(uint32_t word, uint32_t u1, uint32_t u2, uint32_t u3, uint32_t* out) const {
     const uint32_t codes = word ^ ((u1 ^ u3) & kLowBits);
-    const uint32_t selectors = codes & 0x77777777u, halves = ((codes >> 1) & 0x44444444u) | 0x32103210u;
-    const uint32_t rows = select_rows(u2);
-    out[0] = lookup(of_sixteen(t.even, selectors, halves), of_sixteen(t.odd, selectors, halves), rows);
-    const uint32_t selectors1 = t.upper(selectors), halves1 = t.upper(halves);
-    out[1] = lookup(of_sixteen(t.even, selectors1, halves1), of_sixteen(t.odd, selectors1, halves1), t.upper(rows));
+    if constexpr (kBits == 2) {
+      // Both rows are eight bytes: s is the selector's third bit.
+      const uint32_t selectors = (codes & 0x33333333u) + (u2 & kLowBits) * 4;
+      out[0] = lookup(even[0], odd[0], selectors);
+      out[1] = lookup(even[0], odd[0], selectors >> 16);
+    } else {
+      const uint32_t selectors = codes & 0x77777777u, rows = select_rows(u2);
+      const uint32_t halves = ((codes >> 1) & 0x44444444u) | 0x32103210u;
+#pragma unroll
+      for (unsigned half = 0; half < 2; ++half) {
+        const unsigned shift = 16 * half;
+        out[half] = lookup(row_of(even, selectors >> shift, halves >> shift),
+                           row_of(odd, selectors >> shift, halves >> shift), rows >> shift);
+      }
+    }
   }
-  static __device__ __forceinline__ void row(const Table& t, const uint32_t* w, uint32_t* out) {
-    const uint32_t a = w[0], b = w[1], c = w[2], d = w[3];
+  static __device__ __forceinline__ uint32_t row_of(const uint32_t (&table)[4], uint32_t selectors, uint32_t halves) {
+    const uint32_t low = lookup(table[0], table[1], selectors);
+    return kBits == 3 ? low : lookup(low, lookup(table[2], table[3], selectors), halves);
+  }
+  __device__ __forceinline__ void row(const uint32_t (&w)[kBits], uint32_t (&levels)[8]) const {
+    uint32_t a = w[0], b, c, d;
+    if constexpr (kBits == 2) {
+      b = w[0] >> 2, c = w[1], d = w[1] >> 2;
+    } else if constexpr (kBits == 3) {
+      b = w[1], c = w[2];
+      d = ((a >> 3) & 0x11111111u) | ((b >> 2) & 0x22222222u) | ((c >> 1) & 0x44444444u);
+    } else {
+      b = w[1], c = w[2], d = w[3];
+    }
     const uint32_t tb = turned(b), tc = turned(c), td = turned(d);
-    plane(t, a, td, tc, tb, out);
-    plane(t, b, a, td, tc, out + 2);
-    plane(t, c, b, a, td, out + 4);
-    plane(t, d, c, b, a, out + 6);
+    plane(a, td, tc, tb, levels);
+    plane(b, a, td, tc, levels + 2);
+    plane(c, b, a, td, levels + 4);
+    plane(d, c, b, a, levels + 6);
+  }
+  __device__ __forceinline__ void bytes(const uint32_t (&w)[kBits], uint32_t (&levels)[8]) const { row(w, levels); }
+};
+
+// With 3 bits levels are a sum, levels[i] + more[i], which dot products take with each of the two: of two lookups and a
+// choice between them, the choice goes, as the second lookup gives 0 by itself where it does not count. For that
+// T[0] - T[1] must be 0 to 127 everywhere, which `differences` of a matrix says.
+//
+// On Hopper a scheduler starts logic, shifts and lookups every other cycle and dot products and multiplications every
+// other cycle, on two different units; additions of halves go to a third. So the work is dealt out among them: what can
+// be a multiplication is one, by factors that the compiler must not know, or it would turn them into shifts.
+struct Sums3 {
+  static constexpr unsigned kBits = 3;
+  static constexpr bool kSums = true;
+  uint32_t base[2], extra[2];  // T[1]; T[0] - T[1]
+  uint32_t eight, minus_one;
+
+  /// `one` is 1.
+  __device__ Sums3(const TrellisMatrix& w, uint32_t one, uint32_t flip) {
+#pragma unroll
+    for (unsigned i = 0; i < 2; ++i) {
+      base[i] = w.table[1][i] ^ flip;
+      extra[i] = w.extra[i];
+    }
+    eight = 8 * one;
+    minus_one = 0 - one;
+  }
+
+  static __device__ __forceinline__ uint32_t multiply_add(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t sum;
+    asm("mad.lo.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+    return sum;
+  }
+  // The lowest bit of each nibble, in a register of its own: or the compiler does the same again for each use.
+  static __device__ __forceinline__ uint32_t low_bits(uint32_t x) {
+    uint32_t low;
+    asm("and.b32 %0, %1, 0x11111111;" : "=r"(low) : "r"(x));
+    asm("" : "+r"(low));
+    return low;
+  }
+  // x >> 16, whatever comes in the upper half of the result. With all nibbles of x below 8, its halves are finite as
+  // half-precision numbers, and -0 added to them changes nothing.
+  static __device__ __forceinline__ uint32_t upper_half(uint32_t x) {
+    uint32_t both;
+    asm("{\n"
+        ".reg .b16 low, high;\n"
+        ".reg .b32 twice;\n"
+        "mov.b32 {low, high}, %1;\n"
+        "mov.b32 twice, {high, high};\n"
+        "add.f16x2 %0, twice, %2;\n"
+        "}"
+        : "=r"(both)
+        : "r"(x), "r"(0x80008000u));
+    return both;
+  }
+  // (x >> 16) * 8 + add.
+  static __device__ __forceinline__ uint32_t upper_half_eightfold(uint32_t x, uint32_t add) {
+    uint32_t sum;
+    asm("dp2a.lo.u32.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(x), "r"(0x0800u), "r"(add));
+    return sum;
+  }
+
+  // u2 has lowest bits of nibbles only. A selector's top bit gives the sign of its byte, eight times: 0.
+  __device__ __forceinline__ void plane(uint32_t codes, uint32_t u2, uint32_t* levels, uint32_t* more) const {
+    const uint32_t upper = upper_half(codes);
+    levels[0] = lookup(base[0], base[1], codes);
+    levels[1] = lookup(base[0], base[1], upper);
+    more[0] = lookup(extra[0], extra[1], multiply_add(u2, eight, codes));
+    more[1] = lookup(extra[0], extra[1], upper_half_eightfold(u2, upper));
+  }
+  __device__ __forceinline__ void row(const uint32_t (&w)[3], uint32_t (&levels)[8], uint32_t (&more)[8]) const {
+    const uint32_t a8 = w[0] & 0x88888888u, b8 = w[1] & 0x88888888u, c8 = w[2] & 0x88888888u;
+    const uint32_t a = multiply_add(a8, minus_one, w[0]), b = multiply_add(b8, minus_one, w[1]),
+                   c = multiply_add(c8, minus_one, w[2]), d = (a8 >> 3) + ((b8 >> 2) + (c8 >> 1));
+    const uint32_t la = low_bits(a), lb = low_bits(b), lc = low_bits(c), ld = low_bits(d);
+    const uint32_t tb = turned(lb), tc = turned(lc), td = turned(ld);
+    plane(a ^ td ^ tb, tc, levels, more);
+    plane(b ^ la ^ tc, td, levels + 2, more + 2);
+    plane(c ^ lb ^ td, la, levels + 4, more + 4);
+    plane(d ^ lc ^ la, lb, levels + 6, more + 6);
+  }
+  __device__ __forceinline__ void bytes(const uint32_t (&w)[3], uint32_t (&levels)[8]) const {
+    uint32_t more[8];
+    row(w, levels, more);
+#pragma unroll
+    for (unsigned i = 0; i < 8; ++i) levels[i] += more[i];
   }
 };
+
+/// Calls f with the type of the decoder that a matrix needs.
+template <typename Decoder>
+struct DecoderType {
+  using type = Decoder;
+};
+#pragma nv_exec_check_disable  // f is of the side that calls
+template <typename F>
+UPG_HOST_DEVICE auto with_decoder(const TrellisMatrix& w, F f) {
+  if (w.bits == 3 && w.differences) return f(DecoderType<Sums3>());
+  if (w.bits == 3) return f(DecoderType<Lookups<3>>());
+  if (w.bits == 2) return f(DecoderType<Lookups<2>>());
+  return f(DecoderType<Lookups<4>>());
+}
 
 // Where the activation of column c of a block lies among its 32 bytes, so that a word holds what a word of levels
 // multiplies with.
