@@ -8,10 +8,7 @@ namespace upg::cuda {
 
 constexpr unsigned kLanesPerPosition = 16;
 constexpr unsigned kLaneDims = 8;  // so heads have at most 128 dimensions
-constexpr unsigned kMaxHeadDim = kLanesPerPosition * kLaneDims;
-constexpr unsigned kMergeWarps = kWarps / 2;
-/// Floats of scratch that attention needs.
-constexpr unsigned kAttendScratch = (kHeadGroup + 2) * kMaxHeadDim + kMergeWarps * kHeadGroup * (kMaxHeadDim + 2);
+static_assert(kMaxHeadDim == kLanesPerPosition * kLaneDims);
 
 // Eight elements of a vector as they are stored, and as numbers.
 struct F16Cache {
@@ -67,35 +64,22 @@ __device__ inline void store_vector(const Stage& s, void* cache, float* scales, 
   if (lane == 0) scales[vector] = scale;
 }
 
-// Element i of the vector of queries, keys and values.
-__device__ inline float biased_element(const Stage& s, uint32_t i) {
-  const float x = load_parts(s.in, i);
-  return s.bias != nullptr ? x + __ldg(s.bias + i) : x;
-}
-
-// One warp: what a head is to be multiplied with besides the weights of its norm.
-__device__ inline float head_scale(const Stage& s, uint32_t head) {
+// One warp: what a head [head_dim] is to be multiplied with besides the weights of its norm.
+__device__ inline float head_scale(const Stage& s, const float* head) {
   float sum = 0;
-  for (uint32_t i = threadIdx.x % 32; i < s.head_dim; i += 32) {
-    const float x = biased_element(s, head + i);
-    sum = fmaf(x, x, sum);
-  }
+  for (uint32_t i = threadIdx.x % 32; i < s.head_dim; i += 32) sum = fmaf(head[i], head[i], sum);
   return 1 / sqrtf(warp_sum(sum) / static_cast<float>(s.head_dim) + s.epsilon);
 }
 
-// Element i of a head after its norm, if `norm` is not null, and the rotation; `head` is its place in the vector of
-// queries, keys and values.
-__device__ inline float turned_element(const Stage& s, const float* angles, uint32_t head, uint32_t i,
+// Element i of a head [head_dim] after its norm, if `norm` is not null, and the rotation.
+__device__ inline float turned_element(const Stage& s, const float* angles, const float* head, uint32_t i,
                                        const float* norm, float scale) {
-  const auto element = [&](uint32_t k) {
-    const float x = biased_element(s, head + k);
-    return norm != nullptr ? x * scale * __ldg(norm + k) : x;
-  };
+  const auto element = [&](uint32_t k) { return norm != nullptr ? head[k] * scale * __ldg(norm + k) : head[k]; };
   const float x = element(i);
   const uint32_t half = s.rotary_dim / 2;
   if (i >= s.rotary_dim) return x;
   const uint32_t j = i < half ? i : i - half;
-  const float c = __ldg(angles + j), sine = __ldg(angles + half + j);
+  const float c = angles[j], sine = angles[half + j];
   const float other = element(i < half ? i + half : j);
   return i < half ? x * c - other * sine : x * c + other * sine;
 }
@@ -156,11 +140,43 @@ struct Gathered {
   }
 };
 
-// Positions [begin, end) of the cache, and one more whose key and value [2][head_dim] are `fresh`, where it is not
-// null.
+// Positions whose keys and values a warp loads together: each half of it one position at a time.
+template <typename Cache, unsigned kAhead>
+struct Loaded {
+  static constexpr uint32_t kStride = kWarps * 32 / kLanesPerPosition;  // positions of a block
+  static constexpr uint32_t kPositions = kAhead * kStride;
+  typename Cache::Raw k[kAhead], v[kAhead];
+  float k_scale[kAhead], v_scale[kAhead];
+
+  // This thread's of positions base to base + kPositions, below `end`.
+  __device__ __forceinline__ void load(const Stage& s, uint64_t first_vector, uint32_t base, uint32_t end) {
+    const uint32_t at = threadIdx.x % kLanesPerPosition * kLaneDims;
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      const uint32_t p = base + i * kStride + threadIdx.x / kLanesPerPosition;
+      k[i] = v[i] = {};
+      k_scale[i] = v_scale[i] = 1;
+      if (p < end && at < s.head_dim) {
+        const uint64_t element = (first_vector + p) * s.head_dim + at;
+        k[i] = Cache::load(s.keys, element);
+        v[i] = Cache::load(s.values, element);
+        if (s.int8_cache) {
+          k_scale[i] = __ldcg(s.key_scales + first_vector + p);
+          v_scale[i] = __ldcg(s.value_scales + first_vector + p);
+        }
+      }
+    }
+  }
+};
+template <unsigned kGroup>
+constexpr unsigned kAheadOf = kGroup == 1 ? 4 : 1;
+
+// Positions [begin, end) of the cache, of which `loaded` has the first, and one more whose key and value [2][head_dim]
+// are `fresh`, where it is not null.
 template <typename Cache, unsigned kGroup>
 __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, uint32_t begin, uint32_t end,
-                                        const float* q, const float* fresh, float* shares) {
+                                        Loaded<Cache, kAheadOf<kGroup>>& loaded, const float* q, const float* fresh,
+                                        float* shares) {
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const uint32_t at = lane % kLanesPerPosition * kLaneDims;
   const bool inside = at < s.head_dim;
@@ -180,39 +196,23 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
       acc[g][i] = 0;
     }
   }
-  constexpr uint32_t kStride = kWarps * 32 / kLanesPerPosition;
-  constexpr uint32_t kAhead = 2;  // rounds whose loads are under way together
-  const uint32_t mine = warp * (32 / kLanesPerPosition) + lane / kLanesPerPosition;
+  constexpr uint32_t kStride = Loaded<Cache, kAheadOf<kGroup>>::kStride;
+  constexpr uint32_t kPositions = Loaded<Cache, kAheadOf<kGroup>>::kPositions;
+  const uint32_t mine = threadIdx.x / kLanesPerPosition;
   // All lanes take part in each round: sums go across lanes.
 #pragma unroll 1
-  for (uint32_t base = begin; base < end; base += kAhead * kStride) {
-    typename Cache::Raw k_raw[kAhead], v_raw[kAhead];
-    float k_scale[kAhead], v_scale[kAhead];
+  for (uint32_t base = begin; base < end; base += kPositions) {
 #pragma unroll
-    for (uint32_t i = 0; i < kAhead; ++i) {
-      const uint32_t p = base + i * kStride + mine;
-      k_raw[i] = v_raw[i] = {};
-      k_scale[i] = v_scale[i] = 1;
-      if (p < end && inside) {
-        const uint64_t element = (first_vector + p) * s.head_dim + at;
-        k_raw[i] = Cache::load(s.keys, element);
-        v_raw[i] = Cache::load(s.values, element);
-        if (s.int8_cache) {
-          k_scale[i] = __ldcg(s.key_scales + first_vector + p);
-          v_scale[i] = __ldcg(s.value_scales + first_vector + p);
-        }
-      }
-    }
-#pragma unroll
-    for (uint32_t i = 0; i < kAhead; ++i) {
+    for (uint32_t i = 0; i < kAheadOf<kGroup>; ++i) {
       if (base + i * kStride >= end) break;
       float k[kLaneDims], v[kLaneDims];
-      Cache::numbers(k_raw[i], k);
-      Cache::numbers(v_raw[i], v);
+      Cache::numbers(loaded.k[i], k);
+      Cache::numbers(loaded.v[i], v);
       // Lanes without dimensions have zeros; scales must be those of the others.
-      const float ks = __shfl_sync(0xffffffffu, k_scale[i], lane & kLanesPerPosition);
-      gathered.add(qs, k, ks, v, v_scale[i], base + i * kStride + mine < end);
+      const float ks = __shfl_sync(0xffffffffu, loaded.k_scale[i], lane & kLanesPerPosition);
+      gathered.add(qs, k, ks, v, loaded.v_scale[i], base + i * kStride + mine < end);
     }
+    if (base + kPositions < end) loaded.load(s, first_vector, base + kPositions, end);
   }
   if (fresh != nullptr && warp == kWarps - 1) {
     float k[kLaneDims], v[kLaneDims];
@@ -271,87 +271,83 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
   }
 }
 
-// Up to so many positions each query head has a block to itself; with more, kHeadGroup of them share one pass over keys
-// and values, and if need be several blocks share the positions.
-constexpr uint32_t kFewPositions = 512;
-constexpr uint32_t kFewestPositions =
-    256;  // of a block: fewer are done before blocks have told each other of their shares
-
-struct AttendShape {
-  bool few;
-  uint32_t group, chunks, units;  // query heads of a kv head, groups that are taken together among them, in all
-  uint32_t first, each, splits;   // position, positions of a block, blocks of a unit
-};
-__device__ inline AttendShape attend_shape(const Stage& s, uint32_t position) {
-  AttendShape a;
-  a.first = s.window != 0 && position + 1 > s.window ? position + 1 - s.window : 0;
-  const uint32_t n = position + 1 - a.first;
-  a.few = n <= kFewPositions;
-  a.group = s.heads / s.kv_heads;
-  a.chunks = a.few ? a.group : (a.group + kHeadGroup - 1) / kHeadGroup;
-  a.units = s.kv_heads * a.chunks;
-  const uint32_t most = max(gridDim.x / a.units, 1u);
-  a.each = a.few ? n : max((n + most - 1) / most, kFewestPositions);
-  a.splits = (n + a.each - 1) / a.each;
-  return a;
-}
-
-// Brings the keys and values that this block will read nearer, while it waits for the others.
-__device__ inline void fetch_cache(const Stage& s, uint32_t position) {
-  const AttendShape a = attend_shape(s, position);
+// One warp: brings the keys and values that this block will read nearer.
+__device__ inline void fetch_cache(const Stage& s, const AttendShape& a, uint32_t position) {
+  const uint32_t lane = threadIdx.x % 32;
   if (blockIdx.x >= a.units * a.splits) return;
-  if (32 * threadIdx.x < s.rotary_dim)
+  if (32 * lane < s.rotary_dim)
     asm volatile(
-        "prefetch.global.L2 [%0];" ::"l"(s.angles + static_cast<uint64_t>(position) * s.rotary_dim + 32 * threadIdx.x));
+        "prefetch.global.L2 [%0];" ::"l"(s.angles + static_cast<uint64_t>(position) * s.rotary_dim + 32 * lane));
   const uint32_t kv = blockIdx.x / a.splits / a.chunks, begin = a.first + blockIdx.x % a.splits * a.each;
   const uint32_t count = min(a.each, position - min(position, begin));
   const uint32_t bytes = s.head_dim * (s.int8_cache ? 1 : 2);
   const uint64_t at = (static_cast<uint64_t>(kv) * s.capacity + begin) * bytes;
   const uint32_t lines = (count * bytes + 127) / 128;
-  for (uint32_t i = threadIdx.x; i < lines; i += kThreads) {
+  for (uint32_t i = lane; i < lines; i += 32) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.keys) + at + 128 * i));
     asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.values) + at + 128 * i));
   }
 }
 
-template <unsigned kGroup>
+template <typename Cache, unsigned kGroup>
 __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, uint32_t position,
-                                     const Scratch& scratch) {
+                                     const Scratch& scratch, const Pass& pass, Patience& patience) {
   const uint32_t d = s.head_dim, group = shape.group, chunks = shape.chunks, units = shape.units;
   const uint32_t first = shape.first, each = shape.each, splits = shape.splits;
   const uint32_t stride = d + 2;
-  float* q = scratch.sums;
+  const uint32_t in_tag = tag_of(s.in_layer, pass.layers_before), out_tag = tag_of(s.out_layer, pass.layers_before);
+  float* raw = scratch.sums;  // queries, key, value as the products left them
+  float* q = raw + (kGroup + 2) * kMaxHeadDim;
   float* fresh = q + kGroup * kMaxHeadDim;  // key, then value
   float* shares = fresh + 2 * kMaxHeadDim;
   __shared__ uint32_t ticket;
   __shared__ float scales[kGroup + 1];  // of the query heads and the key, where heads are normed
-  const float* angles = s.angles + static_cast<uint64_t>(position) * s.rotary_dim;
+  float* angles = shares + kMergeWarps * kGroup * (kMaxHeadDim + 2);  // [rotary_dim]: cosines, then sines
   for (uint32_t item = blockIdx.x; item < units * splits; item += gridDim.x) {
-    const uint32_t unit = item / splits, split = item % splits;
+    const uint32_t unit = splits == 1 ? item : item / splits, split = item - unit * splits;
     const uint32_t kv = unit / chunks, first_head = kv * group + unit % chunks * kGroup;
     const uint32_t heads = min(kGroup, group - unit % chunks * kGroup);
     const uint32_t begin = first + split * each, end = min(begin + each, position + 1);
     const uint64_t first_vector = static_cast<uint64_t>(kv) * s.capacity;
     const bool owner = end == position + 1;
-    const uint32_t key = (s.heads + kv) * d;
+    const uint32_t cached = owner ? end - 1 : end;
+    // What earlier tokens left there depends on nothing of this one.
+    Loaded<Cache, kAheadOf<kGroup>> loaded;
+    loaded.load(s, first_vector, begin, cached);
+    const float angle =
+        load_early(s.angles + static_cast<uint64_t>(position) * s.rotary_dim + threadIdx.x, threadIdx.x < s.rotary_dim);
+    // Threads are dealt out as if all heads had kMaxHeadDim dimensions.
+    for (uint32_t k = 4 * threadIdx.x; k < (heads + (owner ? 2 : 0)) * kMaxHeadDim; k += 4 * kThreads) {
+      const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
+      if (i >= d) continue;
+      const uint32_t from = (h < heads ? first_head + h : s.heads + kv + (h - heads) * s.kv_heads) * d + i;
+      float4 x = wait_tagged(s.in.data + from, in_tag, patience);
+      if (s.in.count > 1) x = sum_of(x, wait_tagged(s.in.data + s.in.stride + from, in_tag, patience));
+      if (s.bias != nullptr) x = sum_of(x, load4(s.bias + from, true));
+      *reinterpret_cast<float4*>(raw + k) = x;
+    }
+    if (threadIdx.x < s.rotary_dim) angles[threadIdx.x] = angle;
+    __syncthreads();
+    const float *key = raw + heads * kMaxHeadDim, *value = key + kMaxHeadDim;
     if (s.query_norm != nullptr) {
 #pragma unroll 1
-      for (uint32_t h = threadIdx.x / 32; h <= heads; h += kWarps) {
-        const float scale = head_scale(s, h < heads ? (first_head + h) * d : key);
+      for (uint32_t h = threadIdx.x / 32; h < heads + (owner ? 1 : 0); h += kWarps) {
+        const float scale = head_scale(s, raw + h * kMaxHeadDim);
         if (threadIdx.x % 32 == 0) scales[h < heads ? h : kGroup] = scale;
       }
       __syncthreads();
     }
 #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < kGroup * d; i += kThreads)
-      q[i] = i / d < heads ? turned_element(s, angles, (first_head + i / d) * d, i % d, s.query_norm, scales[i / d])
-                           : 0.0f;
-    if (owner) {
-#pragma unroll 1
-      for (uint32_t i = threadIdx.x; i < 2 * d; i += kThreads)
-        fresh[i] = i < d ? turned_element(s, angles, key, i, s.key_norm, scales[kGroup])
-                         : biased_element(s, key + s.kv_heads * d + i - d);
+    for (uint32_t k = threadIdx.x; k < kGroup * kMaxHeadDim; k += kThreads) {
+      const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
+      if (i >= d) continue;
+      q[h * d + i] = h < heads ? turned_element(s, angles, raw + h * kMaxHeadDim, i, s.query_norm, scales[h]) : 0.0f;
     }
+    // The new key and value, by the block's last threads: with one query head the first are busy.
+    const uint32_t mine = kThreads - 1 - threadIdx.x, dim = mine % kMaxHeadDim;
+    if (owner && mine < 2 * kMaxHeadDim && dim < d)
+      fresh[mine < kMaxHeadDim ? dim : d + dim] =
+          mine < kMaxHeadDim ? turned_element(s, angles, key, dim, s.key_norm, scales[kGroup]) : value[dim];
     __syncthreads();
     if (owner) {
       // Each chunk of query heads writes the same bytes.
@@ -359,19 +355,17 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, u
       if (threadIdx.x / 32 == 1) store_vector(s, s.values, s.value_scales, first_vector + position, fresh + d);
       __syncthreads();
     }
-    const uint32_t cached = owner ? end - 1 : end;
-    if (s.int8_cache) {
-      attend_positions<Int8Cache, kGroup>(s, first_vector, begin, cached, q, owner ? fresh : nullptr, shares);
-    } else {
-      attend_positions<F16Cache, kGroup>(s, first_vector, begin, cached, q, owner ? fresh : nullptr, shares);
-    }
+    attend_positions<Cache, kGroup>(s, first_vector, begin, cached, loaded, q, owner ? fresh : nullptr, shares);
     float* partial = s.partial + static_cast<uint64_t>(item) * kGroup * stride;
     if (splits == 1) {
 #pragma unroll 1
-      for (uint32_t i = threadIdx.x; i < heads * d; i += kThreads)
-        __stcg(s.out + first_head * d + i, merged(kMergeWarps, i % d, [&](uint32_t k, uint32_t e) {
-                 return shares[(k * kGroup + i / d) * stride + e];
-               }));
+      for (uint32_t k = threadIdx.x; k < heads * kMaxHeadDim; k += kThreads) {
+        const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
+        if (i >= d) continue;
+        const float x =
+            merged(kMergeWarps, i, [&](uint32_t w, uint32_t e) { return shares[(w * kGroup + h) * stride + e]; });
+        store_tagged(s.out + (first_head + h) * d + i, x, out_tag);
+      }
     } else {
 #pragma unroll 1
       for (uint32_t i = threadIdx.x; i < heads * stride; i += kThreads) {
@@ -396,22 +390,34 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, u
         if (threadIdx.x == 0) s.tickets[unit] = 0;
         const float* all = s.partial + static_cast<uint64_t>(unit) * splits * kGroup * stride;
 #pragma unroll 1
-        for (uint32_t i = threadIdx.x; i < heads * d; i += kThreads)
-          __stcg(s.out + first_head * d + i, merged(splits, i % d, [&](uint32_t k, uint32_t e) {
-                   return __ldcg(all + (static_cast<uint64_t>(k) * kGroup + i / d) * stride + e);
-                 }));
+        for (uint32_t k = threadIdx.x; k < heads * kMaxHeadDim; k += kThreads) {
+          const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
+          if (i >= d) continue;
+          const float x = merged(splits, i, [&](uint32_t part, uint32_t e) {
+            return __ldcg(all + (static_cast<uint64_t>(part) * kGroup + h) * stride + e);
+          });
+          store_tagged(s.out + (first_head + h) * d + i, x, out_tag);
+        }
       }
     }
     __syncthreads();
   }
 }
 
-__device__ inline void attend_stage(const Stage& s, uint32_t position, const Scratch& scratch) {
-  const AttendShape shape = attend_shape(s, position);
-  if (shape.few) {
-    attend_groups<1>(s, shape, position, scratch);
+__device__ inline void attend_stage(const Stage& s, const AttendShape& shape, uint32_t position, const Scratch& scratch,
+                                    const Pass& pass, Patience& patience) {
+  const auto attend = [&](auto cache) {
+    using Cache = decltype(cache);
+    if (shape.few) {
+      attend_groups<Cache, 1>(s, shape, position, scratch, pass, patience);
+    } else {
+      attend_groups<Cache, kHeadGroup>(s, shape, position, scratch, pass, patience);
+    }
+  };
+  if (s.int8_cache) {
+    attend(Int8Cache());
   } else {
-    attend_groups<kHeadGroup>(s, shape, position, scratch);
+    attend(F16Cache());
   }
 }
 

@@ -59,20 +59,8 @@ class CudaDevice final : public Device {
  public:
   CudaDevice(const Decoder& d, OpContext& c, std::string_view f, const Progress& progress)
       : decoder(plain_decoder(d)), context(c), fusion(f) {
-    int count = 0;
-    const cudaError_t status = cudaGetDeviceCount(&count);
-    if (status != cudaSuccess || count == 0) {
-      cudaGetLastError();
-      fail(ErrorCode::kUnsupported, "no CUDA device was found{}{}", status == cudaSuccess ? "" : ": ",
-           status == cudaSuccess ? "" : cudaGetErrorString(status));
-    }
-    check(cudaSetDevice(0), "choosing the GPU");
-    check(cudaGetDeviceProperties(&properties, 0), "asking for the GPU's properties");
-    if (properties.major * 10 + properties.minor < 75)
-      fail(ErrorCode::kUnsupported, "{} has compute capability {}.{}: 7.5 is the least", properties.name,
-           properties.major, properties.minor);
     weights.emplace(decoder, context, progress);
-    blocks = static_cast<uint32_t>(properties.multiProcessorCount);
+    blocks = choose_blocks(*weights, static_cast<uint32_t>(properties.multiProcessorCount));
     buffers = make_buffers(decoder, *weights, blocks);
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "streams");
   }
@@ -115,7 +103,8 @@ class CudaDevice final : public Device {
   PromptRunner& prompts() {
     if (!prompts_)
       prompts_.emplace(decoder, *weights, shared_limit(),
-                       kBuiltForSm90a && properties.major == 9 && properties.minor == 0, blocks);
+                       kBuiltForSm90a && properties.major == 9 && properties.minor == 0,
+                       static_cast<uint32_t>(properties.multiProcessorCount));
     return *prompts_;
   }
   uint32_t shared_limit() const { return static_cast<uint32_t>(properties.sharedMemPerBlockOptin); }
@@ -124,13 +113,14 @@ class CudaDevice final : public Device {
   const PlainDecoder decoder;
   OpContext& context;
   std::string fusion;
-  cudaDeviceProp properties{};
+  const cudaDeviceProp properties = use_first_gpu(7, 5, "running a model");
   std::optional<DeviceWeights> weights;
   DeviceBuffers buffers;
   DeviceMemory<uint8_t> copies[2];
   cudaStream_t stream = nullptr;
-  uint32_t blocks = 0;
-  uint64_t launches = 0;  // of the last token
+  uint32_t blocks = 0;         // of a token's launches
+  uint32_t layers_before = 0;  // see State
+  uint64_t launches = 0;       // of the last token
 
  private:
   std::optional<PromptRunner> prompts_;  // its memory is taken by the first prompt
@@ -223,7 +213,14 @@ void CudaTimeline::capture() {
 }
 
 void CudaTimeline::run(int32_t token, bool logits) {
-  host_state_[0] = {token, static_cast<uint32_t>(length_), 0, 0, 0};
+  host_state_[0] = {token,
+                    static_cast<uint32_t>(length_),
+                    device_.layers_before,
+                    attend_shape(device_.decoder.attention, length_, device_.blocks),
+                    0,
+                    0,
+                    0};
+  device_.layers_before += static_cast<uint32_t>(device_.decoder.layers.size());
   check(
       cudaMemcpyAsync(state_.get(), host_state_.get(), offsetof(State, error), cudaMemcpyHostToDevice, device_.stream),
       "starting a token");
@@ -241,6 +238,8 @@ void CudaTimeline::finish() {
   check(cudaStreamSynchronize(device_.stream), "running a token");
   if (host_state_[0].error == 0) return;
   set_bytes(state_.get(), 0, sizeof(State), "clearing an error");
+  set_bytes(device_.buffers.tagged.get(), 0, device_.buffers.tagged_floats * sizeof(float), "clearing an error");
+  device_.layers_before = 0;
   set_bytes(device_.buffers.tickets.get(), 0, device_.decoder.attention.heads * sizeof(uint32_t), "clearing an error");
   fail(ErrorCode::kIo, "the GPU's blocks waited for each other too long: another program may hold multiprocessors");
 }

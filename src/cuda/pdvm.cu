@@ -6,39 +6,27 @@
 namespace upg::cuda {
 namespace {
 
-constexpr long long kMostCycles = 4000000000ll;  // two seconds: a block that waits longer gives up
-
 // All blocks have come here `round` + 1 times in this launch. Stores before are visible after.
-__device__ bool wait_for_all(State* state, uint32_t round) {
-  __shared__ uint32_t failed;
+__device__ void wait_for_all(State* state, uint32_t round, Patience& patience) {
   __syncthreads();
   if (threadIdx.x == 0) {
-    failed = 0;
     const uint32_t wanted = (round + 1) * gridDim.x;
     uint32_t* arrived = &state->arrived;
     // Ordered after the stores of all threads by the barrier above.
     asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
-    const long long start = clock64();
     uint32_t seen = 0;
-    while (true) {
+    do {
       asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived) : "memory");
-      if (seen >= wanted) break;
-      if (clock64() - start > kMostCycles) {
-        atomicExch(&state->error, 1u);
-        failed = 1;
-        break;
-      }
-    }
+    } while (seen < wanted && patience.more());
   }
-  __syncthreads();
-  return failed == 0;
 }
 
-// Brings nearer what a stage reads that no other stage wrote just now, while this block waits for the others.
-__device__ void fetch_ahead(const Stage& s, uint32_t position) {
-  if (s.op == Op::kAttend) fetch_cache(s, position);
+// Brings nearer what a stage reads that no other stage wrote just now.
+__device__ void fetch_ahead(const Stage& s, const AttendShape& attend, uint32_t position) {
+  if (threadIdx.x / 32 != kWarps - 1) return;
+  if (s.op == Op::kAttend) fetch_cache(s, attend, position);
   if (s.op != Op::kProduct || s.input != Input::kNorm) return;
-  const uint32_t line = blockIdx.x + threadIdx.x * gridDim.x;
+  const uint32_t line = blockIdx.x + threadIdx.x % 32 * gridDim.x;
   if (32 * line < s.w.cols) asm volatile("prefetch.global.L2 [%0];" ::"l"(s.norm + 32 * line));
 }
 
@@ -78,59 +66,71 @@ __global__ void __launch_bounds__(kThreads, 1)
   scratch.sum_slots = m.sum_slots;
   scratch.one = m.one;
   at += 4 * m.sum_floats;
+  scratch.spans = reinterpret_cast<Span*>(at);
+  at += m.span_bytes;
   scratch.scale = reinterpret_cast<float*>(at);
   at += 4 * m.input_blocks;
   scratch.x = reinterpret_cast<float*>(at);
   at += 4 * m.residual_columns;
+  scratch.stream = reinterpret_cast<float*>(at);
+  at += 4 * m.hidden;
   scratch.reduce = reinterpret_cast<float*>(at);
   at += 4 * kWarps;
   scratch.steps = reinterpret_cast<float*>(at);
   at += 64;
   auto* readings = reinterpret_cast<Reading*>(at);
 
-  // The description of a stage, and of the one after, in shared memory.
-  __shared__ __align__(16) Stage stages[2];
-  const auto describe = [&](uint32_t i) {
-    constexpr uint32_t kWords = sizeof(Stage) / 4;
-    static_assert(kWords <= kThreads, "a thread a word");
-    if (i < end && threadIdx.x < kWords)
-      reinterpret_cast<uint32_t*>(&stages[i & 1])[threadIdx.x] =
-          reinterpret_cast<const uint32_t*>(m.stages + i)[threadIdx.x];
+  // The description of a stage, and of the two after, in shared memory.
+  __shared__ __align__(16) Stage stages[3];
+  constexpr uint32_t kStageWords = sizeof(Stage) / 4;
+  static_assert(kStageWords <= kThreads, "a thread a word");
+  const auto load_word = [&](uint32_t i) {
+    return i < end && threadIdx.x < kStageWords ? reinterpret_cast<const uint32_t*>(m.stages + i)[threadIdx.x] : 0;
   };
+  const auto store_word = [&](uint32_t i, uint32_t word) {
+    if (threadIdx.x < kStageWords) reinterpret_cast<uint32_t*>(&stages[i % 3])[threadIdx.x] = word;
+  };
+  __shared__ AttendShape attend;
+  if (threadIdx.x < sizeof attend / 4)
+    reinterpret_cast<uint32_t*>(&attend)[threadIdx.x] =
+        __ldcg(reinterpret_cast<const uint32_t*>(&m.state->attend) + threadIdx.x);
   const uint32_t position = __ldcg(&m.state->position);
-  describe(begin);
+  Pass pass = {__ldcg(&m.state->layers_before), (m.hidden / gridDim.x + 4) / 4 * 4, false};
+  Patience patience(m.state);
+  uint32_t rounds = 0;
+  store_word(begin, load_word(begin));
+  store_word(begin + 1, load_word(begin + 1));
   for (uint32_t i = threadIdx.x; i < (end_reading - first_reading) * (sizeof(Reading) / 4); i += kThreads)
     reinterpret_cast<uint32_t*>(readings)[i] = reinterpret_cast<const uint32_t*>(m.readings + first_reading)[i];
   __syncthreads();
   WeightStream stream(readings, readings + (end_reading - first_reading), ring, barriers, m.slots, m.slot_bytes);
 #pragma unroll 1
   for (uint32_t i = begin; i < end; ++i) {
-    const Stage& s = stages[i & 1];
-    describe(i + 1);
+    const Stage& s = stages[i % 3];
+    const uint32_t coming = load_word(i + 2);
+    if (i + 1 < end) fetch_ahead(stages[(i + 1) % 3], attend, position);
     switch (s.op) {
       case Op::kEmbed:
         embed_row(s.w, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads,
                   s.next_stream);
         break;
       case Op::kProduct:
-        product_stage(s, stream, scratch);
+        product_stage(s, stream, scratch, pass, patience);
         break;
       case Op::kAttend:
-        attend_stage(s, position, scratch);
+        attend_stage(s, attend, position, scratch, pass, patience);
         break;
       case Op::kSelect:
         select_stage(s, m.state);
         break;
     }
-    if (i + 1 < end) {
-      // A product has had a barrier, so that the next stage's description is there.
-      if (s.op == Op::kProduct) fetch_ahead(stages[(i + 1) & 1], position);
-      if (!wait_for_all(m.state, i - begin)) return;
-    }
+    store_word(i + 2, coming);
+    // What has tags needs no waiting for all.
+    if (i + 1 < end && (s.op == Op::kEmbed || s.best != nullptr)) wait_for_all(m.state, rounds++, patience);
+    if (__syncthreads_or(patience.exhausted())) return;
   }
   // The last block out leaves the counters as they were.
-  if (end - begin > 1) {
-    __syncthreads();
+  if (rounds > 0) {
     if (threadIdx.x == 0 && atomicAdd(&m.state->left, 1u) == gridDim.x - 1) {
       atomicExch(&m.state->arrived, 0u);
       atomicExch(&m.state->left, 0u);
@@ -168,7 +168,9 @@ __global__ void row_scales_kernel(const uint16_t* row_scales, uint32_t rows, uin
 
 bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
   constexpr uint32_t kDeclared = 2048;  // room for what is declared in kernels
-  const uint32_t fixed = 36 * m->input_blocks + 4 * m->sum_floats + 4 * m->residual_columns + 4 * kWarps + 64 +
+  m->span_bytes = (m->most_panels * static_cast<uint32_t>(sizeof(Span)) + 15) / 16 * 16;
+  const uint32_t fixed = 36 * m->input_blocks + m->span_bytes + 4 * m->sum_floats +
+                         4 * (m->residual_columns + m->hidden + kWarps) + 64 +
                          m->readings_count * static_cast<uint32_t>(sizeof(Reading));
   if (fixed + kDeclared >= limit) return false;
   m->slots = (limit - kDeclared - fixed) / (kWarps * (m->slot_bytes + 8));

@@ -18,8 +18,10 @@ struct Machine {
   uint32_t slots, slot_bytes;  // of each warp's ring, a unit a slot
   uint32_t input_blocks;       // widest slice of any product's input, in blocks of 32
   uint32_t residual_columns;   // most columns of a matrix that has a residual
+  uint32_t hidden;             // of the residual stream, rounded up to 4
   uint32_t sum_floats;
   uint32_t sum_slots;
+  uint32_t most_panels, span_bytes;  // of a block
   uint32_t shared_bytes;
   uint32_t one;  // 1, set by launch(): trellis.cuh
 };

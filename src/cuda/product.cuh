@@ -5,78 +5,83 @@
 #include <cuda_fp16.h>
 
 #include "cuda/stream.cuh"
+#include "cuda/tagged.cuh"
 #include "cuda/trellis.cuh"
+#include "cuda/warp.cuh"
 
 namespace upg::cuda {
 
+/// Where the sums of a panel are: a slot of the first warp that had steps of it, then the first slots of those from
+/// `second` to `last`.
+struct Span {
+  uint32_t slot, second, last;
+};
+
 /// Shared memory of a block besides the rings.
 struct Scratch {
-  int8_t* q;     // [8 steps of the widest slice][32], in the order of place_of_column()
-  float* scale;  // [the same blocks]
-  float* x;      // [columns], only where some matrix has a residual
-  float* sums;   // [kWarps][slots][16], or what attention needs
+  int8_t* q;      // [8 steps of the widest slice][32], in the order of place_of_column()
+  float* scale;   // [the same blocks]
+  float* x;       // [columns], only where some matrix has a residual
+  float* stream;  // [hidden] the residual stream, once this launch has had it: each block adds up all of it
+  float* sums;    // [kWarps][slots][16], or what attention needs
+  Span* spans;    // [most panels of a block]
   uint32_t sum_slots;
   float* reduce;  // [kWarps]
   float* steps;   // [16] of the matrix at hand
   uint32_t one;   // 1, for decoders
 };
 
-__device__ inline float load_parts(const Parts& parts, uint32_t i) {
-  const float first = __ldcg(parts.data + i);
-  return parts.count > 1 ? first + __ldcg(parts.data + parts.stride + i) : first;
-}
-
-__device__ inline float warp_sum(float x) {
-#pragma unroll
-  for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(0xffffffffu, x, d);
-  return x;
-}
-__device__ inline float warp_max(float x) {
-#pragma unroll
-  for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, d));
-  return x;
-}
-
 __device__ inline float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-// A thread's columns, four at a time, kHeld times, and the norm's weights: all loads are under way before one is used.
-constexpr uint32_t kHeld = 3;
-constexpr uint32_t kHeldColumns = 4 * kThreads * kHeld;
-struct Columns {
-  float4 x[kHeld], norm[kHeld];
+// What a block knows of its token.
+struct Pass {
+  uint32_t layers_before;  // see State
+  uint32_t kept;           // columns of the residual stream that each block leaves for the next launch
+  bool has_stream;         // scratch.stream is there
 };
 
-__device__ inline float4 load4(const float* p, bool valid) {
-  return valid ? __ldcg(reinterpret_cast<const float4*>(p)) : make_float4(0, 0, 0, 0);
+// A constant, asked for now: loads by __ldg() are moved to where they are used, which may be a long wait for memory
+// that weights keep busy.
+__device__ inline float load_early(const float* p, bool valid) {
+  float x = 0;
+  if (valid) asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(x) : "l"(p));
+  return x;
 }
 
-__device__ inline void load_columns(const Stage& s, uint32_t first, Columns* out) {
-  const bool norm = s.input == Input::kNorm, swiglu = s.input == Input::kSwiglu;
-  // Three vectors to add, or two to multiply, of which one may be in no need of a partner.
-  const float* a = norm ? s.stream : s.in.data;
-  const float* b = norm ? s.in.data : s.in.data + (swiglu ? s.w.cols : s.in.stride);
-  const float* c = s.in.data + s.in.stride;
-  const bool has_b = norm ? s.in.count > 0 : swiglu || s.in.count > 1, has_c = norm && s.in.count > 1;
-  float4 second[kHeld], third[kHeld];
+__device__ inline float4 load4(const float* p, bool valid) {
+  return valid ? __ldg(reinterpret_cast<const float4*>(p)) : make_float4(0, 0, 0, 0);
+}
+
+// A thread's columns, four at a time, of two tagged vectors, of which none or one may be null: columns begin +
+// 4 (threadIdx.x + i kThreads) below `end`. All loads are under way before one is waited for.
+template <uint32_t kHeld>
+__device__ inline void wait_columns(const float* a, const float* b, uint32_t begin, uint32_t end, uint32_t tag,
+                                    Patience& patience, float4 (&of_a)[kHeld], float4 (&of_b)[kHeld]) {
+  const uint32_t first = begin + 4 * threadIdx.x;
+  // Eight lanes of a warp ask until their first words are there: all asking would take memory's time from blocks that
+  // still multiply.
+  if (a != nullptr && threadIdx.x % 32 < 8 && first < end) wait_tagged(a + first, tag, patience);
+  __syncwarp();
+  // 0 without the tag, where there is nothing to wait for.
 #pragma unroll
   for (uint32_t i = 0; i < kHeld; ++i) {
-    const uint32_t at = first + 4 * (threadIdx.x + i * kThreads);
-    const bool valid = at < s.w.cols;
-    out->x[i] = load4(a + at, valid);
-    second[i] = load4(b + at, valid && has_b);
-    third[i] = load4(c + at, valid && has_c);
-    out->norm[i] = load4(s.norm + at, valid && norm);
+    const bool inside = first + 4 * kThreads * i < end;
+    const float of_first = __uint_as_float(a != nullptr && inside ? tag ^ 1 : tag);
+    const float of_second = __uint_as_float(b != nullptr && inside ? tag ^ 1 : tag);
+    of_a[i] = make_float4(of_first, of_first, of_first, of_first);
+    of_b[i] = make_float4(of_second, of_second, of_second, of_second);
   }
+  bool late = false;
+  do {
 #pragma unroll
-  for (uint32_t i = 0; i < kHeld; ++i) {
-    float4& x = out->x[i];
-    const float4 y = second[i], z = third[i];
-    if (swiglu) {
-      x = {silu(x.x) * y.x, silu(x.y) * y.y, silu(x.z) * y.z, silu(x.w) * y.w};
-    } else {
-      x = {x.x + y.x + z.x, x.y + y.y + z.y, x.z + y.z + z.z, x.w + y.w + z.w};
+    for (uint32_t i = 0; i < kHeld; ++i) {
+      if (!has_tag(of_a[i], tag)) of_a[i] = load_tagged(a + first + 4 * kThreads * i);
+      if (!has_tag(of_b[i], tag)) of_b[i] = load_tagged(b + first + 4 * kThreads * i);
     }
-  }
+    late = false;
+#pragma unroll
+    for (uint32_t i = 0; i < kHeld; ++i) late |= !has_tag(of_a[i], tag) || !has_tag(of_b[i], tag);
+  } while (late && patience.more());
 }
 
 // The sum of a value of each thread, in all threads.
@@ -87,80 +92,124 @@ __device__ inline float block_sum(float x, float* reduce) {
   return warp_sum(threadIdx.x % 32 < kWarps ? reduce[threadIdx.x % 32] : 0.0f);
 }
 
+// Bits of the float 1.5 * 2^23: an integer added to them adds to the float, so sums that start here are floats already.
+constexpr int kFloatZero = 0x4b400000;
+constexpr float kFloatZeroValue = 12582912.0f;
+
 // Columns c to c + 3, quantised as in kernels::QuantizeArgs: eight lanes have a block of 32, and all lanes of a warp
-// come here together.
-__device__ inline void quantize_columns(const Stage& s, const Scratch& scratch, uint32_t first_block,
+// come here together. Those below `plain_columns` are kept as they were, too.
+__device__ inline void quantize_columns(const Scratch& scratch, uint32_t plain_columns, uint32_t first_block,
                                         uint32_t end_block, uint32_t c, const float (&x)[4]) {
   float largest = fmaxf(fmaxf(fabsf(x[0]), fabsf(x[1])), fmaxf(fabsf(x[2]), fabsf(x[3])));
 #pragma unroll
   for (int d = 4; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
   float scale = 0, inverse = 0;
   if (largest >= 0x1p-100f) {
-    const uint32_t bits = (__float_as_uint(__fdiv_rn(largest, 127.0f)) + 0x7fffffu) & 0x7f800000u;
+    // The least power of two that is not below largest / 127, whose fraction is 0x7e0000 and whose exponent is 6.
+    const uint32_t bits = ((__float_as_uint(largest) + (0x7fffffu - 0x7e0000u)) & 0x7f800000u) - (6u << 23);
     scale = __uint_as_float(bits);
     inverse = __uint_as_float(0x7f000000u - bits);
   }
+  // Rounded in the float's lowest byte. A lane's columns are every other byte of eight, the next lane's the others:
+  // they exchange, so that each has four bytes that lie together, in the order of place_of_column().
+  uint32_t bytes[4];
+#pragma unroll
+  for (uint32_t i = 0; i < 4; ++i) bytes[i] = __float_as_uint(fmaf(x[i], inverse, kFloatZeroValue));
+  const uint32_t mine = lookup(lookup(bytes[0], bytes[1], 0x0040), lookup(bytes[2], bytes[3], 0x0040), 0x5410);
+  const uint32_t other = __shfl_xor_sync(0xffffffffu, mine, 1);
+  const uint32_t word = lookup(mine, other, c % 8 == 0 ? 0x5140 : 0x3726);
   const uint32_t block = c / 32;
   if (block < first_block || block >= end_block) return;
   const uint32_t at = 32 * (block - first_block);
-#pragma unroll
-  for (uint32_t i = 0; i < 4; ++i)
-    scratch.q[at + place_of_column((c + i) % 32)] = static_cast<int8_t>(__float2int_rn(x[i] * inverse));
+  *reinterpret_cast<uint32_t*>(scratch.q + at + c % 32) = word;
   if (c % 32 == 0) scratch.scale[at / 32] = scale;
-  if (s.w.residual_values != nullptr) {
-#pragma unroll
-    for (uint32_t i = 0; i < 4; ++i)
-      if (c + i < s.w.cols) scratch.x[c + i] = x[i];
-  }
+  if (c < plain_columns) *reinterpret_cast<float4*>(scratch.x + c) = {x[0], x[1], x[2], x[3]};
 }
 
-// Columns of steps [begin, end), quantised into scratch.
-__device__ inline void prepare_input(const Stage& s, uint32_t begin, uint32_t end, const Scratch& scratch) {
-  const uint32_t first_block = kStepBlocks * begin, end_block = kStepBlocks * end;
-  const bool norm = s.input == Input::kNorm;
-  // A norm needs all columns, and if they do not fit the registers, twice.
-  const uint32_t first = norm ? 0 : 32 * first_block, last = norm ? 32 * kStepBlocks * s.w.steps : 32 * end_block;
-  float inverse_size = norm ? 0.0f : 1.0f, power = 0;  // 0: not known yet
-  for (uint32_t at = first; at < last;) {
-    Columns columns;
-    load_columns(s, at, &columns);
-    if (inverse_size == 0) {
+__device__ inline float4 sum_of(const float4& a, const float4& b) {
+  return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
+}
+
+// The norm of the residual stream, to which what the product before left is added first, quantised into scratch.
+__device__ inline void prepare_normed(const Stage& s, uint32_t first_block, uint32_t end_block, const Scratch& scratch,
+                                      const Pass& pass, Patience& patience) {
+  constexpr uint32_t kHeld = 3, kHeldColumns = 4 * kThreads * kHeld;
+  const uint32_t cols = s.w.cols, tag = tag_of(s.in_layer, pass.layers_before);
+  const float* a = s.in.count > 0 ? s.in.data : nullptr;
+  const float* b = s.in.count > 1 ? s.in.data + s.in.stride : nullptr;
+  const auto column = [](uint32_t round, uint32_t i) { return round + 4 * (threadIdx.x + i * kThreads); };
+  float4 norm[kHeld];  // of the first round: asked for before anything is waited for
+  const auto load_norm = [&](uint32_t round) {
 #pragma unroll
-      for (uint32_t i = 0; i < kHeld; ++i) {
-        const float4 x = columns.x[i];
-        power += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
-      }
-      at += kHeldColumns;
-      if (at < s.w.cols) continue;
-      power = block_sum(power, scratch.reduce);
-      inverse_size = __frsqrt_rn(power / static_cast<float>(s.w.cols) + s.epsilon);
-      at = first;
-      if (s.w.cols > kHeldColumns) continue;
-    }
+    for (uint32_t i = 0; i < kHeld; ++i) norm[i] = load4(s.norm + column(round, i), column(round, i) < cols);
+  };
+  load_norm(0);
+  const float* stream = pass.has_stream ? scratch.stream : s.stream;
+  float power = 0;
+  for (uint32_t round = 0; round < cols; round += kHeldColumns) {
+    float4 of_a[kHeld], of_b[kHeld];
+    wait_columns(a, b, round, cols, tag, patience, of_a, of_b);
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
-      const uint32_t c = at + 4 * (threadIdx.x + i * kThreads);
-      if (c >= last) continue;  // of a whole warp
-      float x[4] = {columns.x[i].x, columns.x[i].y, columns.x[i].z, columns.x[i].w};
-      if (norm) {
-        const float w[4] = {columns.norm[i].x, columns.norm[i].y, columns.norm[i].z, columns.norm[i].w};
-        // Each block leaves a part of the new residual stream for the next norm.
-        const bool keeps = s.next_stream != nullptr && c / 32 % gridDim.x == blockIdx.x;
-#pragma unroll
-        for (uint32_t j = 0; j < 4; ++j) {
-          if (keeps && c + j < s.w.cols) __stcg(s.next_stream + c + j, x[j]);
-          x[j] *= inverse_size * w[j];
-        }
-      }
-      quantize_columns(s, scratch, first_block, end_block, c, x);
+      const uint32_t c = column(round, i);
+      if (c >= cols) continue;
+      const float4 before = *reinterpret_cast<const float4*>(stream + c);
+      const float4 x = sum_of(sum_of(before, of_a[i]), of_b[i]);
+      *reinterpret_cast<float4*>(scratch.stream + c) = x;  // read by this thread alone
+      power += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
     }
-    at += kHeldColumns;
+  }
+  const float inverse_size = __frsqrt_rn(block_sum(power, scratch.reduce) / static_cast<float>(cols) + s.epsilon);
+  // Each block leaves a part of the new residual stream for the next launch.
+  float* next_stream = s.next_stream;
+  const uint32_t keep_begin = pass.kept * blockIdx.x, keep_end = min(keep_begin + pass.kept, cols);
+  const uint32_t last = 32 * kStepBlocks * s.w.steps;
+  const bool plain = s.w.residual_values != nullptr;
+  for (uint32_t round = 0; round < last; round += kHeldColumns) {
+    if (round > 0) load_norm(round);
+#pragma unroll
+    for (uint32_t i = 0; i < kHeld; ++i) {
+      const uint32_t c = column(round, i);
+      if (c >= last) continue;  // of a whole warp
+      const float4 held = c < cols ? *reinterpret_cast<const float4*>(scratch.stream + c) : make_float4(0, 0, 0, 0);
+      const float4 w = norm[i];
+      if (next_stream != nullptr && c >= keep_begin && c < keep_end)
+        __stcg(reinterpret_cast<float4*>(next_stream + c), held);
+      const uint32_t of_warp = c - 4 * (threadIdx.x % 32);
+      if (of_warp >= 32 * end_block || of_warp + 128 <= 32 * first_block) continue;  // of another slice
+      const float x[4] = {held.x * inverse_size * w.x, held.y * inverse_size * w.y, held.z * inverse_size * w.z,
+                          held.w * inverse_size * w.w};
+      quantize_columns(scratch, plain ? cols : 0, first_block, end_block, c, x);
+    }
   }
 }
 
-// Bits of the float 1.5 * 2^23: an integer added to them adds to the float, so sums that start here are floats already.
-constexpr int kFloatZero = 0x4b400000;
-constexpr float kFloatZeroValue = 12582912.0f;
+// What stages left, activated if need be, quantised into scratch.
+__device__ inline void prepare_others(const Stage& s, uint32_t first_block, uint32_t end_block, const Scratch& scratch,
+                                      const Pass& pass, Patience& patience) {
+  constexpr uint32_t kHeld = 5, kHeldColumns = 4 * kThreads * kHeld;
+  const bool swiglu = s.input == Input::kSwiglu;
+  const float* a = s.in.data;
+  const float* b = swiglu ? a + s.w.cols : s.in.count > 1 ? a + s.in.stride : nullptr;
+  const uint32_t cols = s.w.cols, last = 32 * end_block, end = min(last, cols);
+  const bool plain = s.w.residual_values != nullptr;
+  for (uint32_t round = 32 * first_block; round < last; round += kHeldColumns) {
+    float4 of_a[kHeld], of_b[kHeld];
+    wait_columns(a, b, round, end, tag_of(s.in_layer, pass.layers_before), patience, of_a, of_b);
+#pragma unroll
+    for (uint32_t i = 0; i < kHeld; ++i) {
+      const uint32_t c = round + 4 * (threadIdx.x + i * kThreads);
+      if (c >= last) continue;  // of a whole warp
+      float4 y = sum_of(untagged(of_a[i]), untagged(of_b[i]));
+      if (swiglu) {
+        const float4 gate = of_a[i], up = of_b[i];
+        y = {silu(gate.x) * up.x, silu(gate.y) * up.y, silu(gate.z) * up.z, silu(gate.w) * up.w};
+      }
+      const float x[4] = {y.x, y.y, y.z, y.w};
+      quantize_columns(scratch, plain ? cols : 0, first_block, end_block, c, x);
+    }
+  }
+}
 
 // One step: acc[i] += row i of this lane's four times its block of activations q [32].
 template <typename Decoder>
@@ -212,8 +261,8 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
   const Decoder decoder(w, scratch.one, 0);
   const uint32_t n = share.slice_steps();
   const uint32_t block = 2 * t + g / 4;  // this lane's own of each step
-  float* sums = scratch.sums + warp * scratch.sum_slots * 16;
-  uint32_t in_slice = share.begin % n;
+  uint32_t slot = warp * scratch.sum_slots;
+  uint32_t panel = share.begin / n, in_slice = share.begin - panel * n;
   for (uint32_t left = share.end - share.begin; left > 0;) {
     // The rest of a panel, or of the share.
     const uint32_t now = min(left, n - in_slice);
@@ -240,8 +289,15 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
       acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 2);
       acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 16);
     }
-    if (t == 0 && g < 4) reinterpret_cast<float4*>(sums)[g] = make_float4(acc[0], acc[1], acc[2], acc[3]);
-    sums += 16;
+    if (t == 0 && g < 4)
+      reinterpret_cast<float4*>(scratch.sums + 16 * slot)[g] = make_float4(acc[0], acc[1], acc[2], acc[3]);
+    if (lane == 0 && in_slice == 0) {
+      scratch.spans[panel].slot = slot;
+      scratch.spans[panel].second = warp + 1;
+    }
+    if (lane == 0 && in_slice + now == n) scratch.spans[panel].last = warp;
+    ++slot;
+    ++panel;
     in_slice = 0;
     left -= now;
   }
@@ -289,40 +345,52 @@ __device__ inline Best block_best(Best best, const Scratch& scratch) {
   return best;
 }
 
-__device__ inline void product_stage(const Stage& s, WeightStream& stream, const Scratch& scratch) {
+__device__ inline void product_stage(const Stage& s, WeightStream& stream, const Scratch& scratch, Pass& pass,
+                                     Patience& patience) {
   const TrellisMatrix& w = s.w;
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const Share share = share_of(w.panels, w.steps, s.splits, blockIdx.x, gridDim.x, warp);
+  const Share share = share_of(s.deal, blockIdx.x, warp);
   if (threadIdx.x < 16) scratch.steps[threadIdx.x] = w.block_steps[threadIdx.x];
   // Of this thread's first row, asked for long before it is needed.
   const uint32_t rows_of_block = 16 * (share.panel_end - share.panel_begin);
   const float first_row_scale =
-      threadIdx.x < rows_of_block ? __ldg(w.row_scales + 16 * share.panel_begin + threadIdx.x) : 0.0f;
-  prepare_input(s, share.slice_begin, share.slice_end, scratch);
+      load_early(w.row_scales + 16 * share.panel_begin + threadIdx.x, threadIdx.x < rows_of_block);
+  const uint32_t first_block = kStepBlocks * share.slice_begin, end_block = kStepBlocks * share.slice_end;
+  if (s.input != Input::kNorm) {
+    prepare_others(s, first_block, end_block, scratch, pass, patience);
+  } else if (!s.same_input || !pass.has_stream) {
+    prepare_normed(s, first_block, end_block, scratch, pass, patience);
+    pass.has_stream = true;
+  }
   __syncthreads();
   if (share.end > share.begin) {
     with_decoder(w, [&](auto decoder) { multiply_share<typename decltype(decoder)::type>(w, share, stream, scratch); });
+  } else if (lane < 16) {
+    scratch.sums[16 * warp * scratch.sum_slots + lane] = 0;  // it may be between two that have steps of a panel
   }
   __syncthreads();
   // A row's sum over the warps that had steps of its panel, in their order.
-  const uint32_t n = share.slice_steps();
-  const uint32_t panels = share.panel_end - share.panel_begin, total = panels * n;
+  const uint32_t panels = share.panel_end - share.panel_begin;
   Best best = {-INFINITY, 0x7fffffff};
-  const uint32_t slice = blockIdx.x / (gridDim.x / s.splits);
-  float* out = s.out + static_cast<uint64_t>(slice) * 16 * w.panels;
-  for (uint32_t i = threadIdx.x; i < 16 * panels; i += kThreads) {
-    const uint32_t panel = i / 16, first = panel * n, end = first + n;
-    float sum = 0;
-    // Warp v has steps from total v / kWarps on.
-    for (uint32_t v = first * kWarps / total; v < kWarps; ++v) {
-      const uint32_t begin_v = total * v / kWarps, end_v = total * (v + 1) / kWarps;
-      if (begin_v >= end) break;
-      if (end_v <= first || begin_v == end_v) continue;
-      sum += scratch.sums[(v * scratch.sum_slots + panel - begin_v / n) * 16 + i % 16];
+  float* out = s.out + static_cast<uint64_t>(share.slice) * 16 * w.panels;
+  const uint32_t tag = tag_of(s.out_layer, pass.layers_before);
+  // With a residual to come, words are not yet what they shall be. Logits are for the host.
+  const uint32_t first_tag = w.residual_values != nullptr ? tag ^ 1 : tag;
+  const auto put = [&](uint32_t row, float y, uint32_t its_tag) {
+    if (s.best != nullptr) {
+      __stcg(out + row, y);
+    } else {
+      store_tagged(out + row, y, its_tag);
     }
+  };
+  for (uint32_t i = threadIdx.x; i < 16 * panels; i += kThreads) {
+    const Span span = scratch.spans[i / 16];
+    float sum = scratch.sums[16 * span.slot + i % 16];
+#pragma unroll 1
+    for (uint32_t v = span.second; v <= span.last; ++v) sum += scratch.sums[16 * v * scratch.sum_slots + i % 16];
     const uint32_t row = 16 * share.panel_begin + i;
-    const float y = sum * (i == threadIdx.x ? first_row_scale : __ldg(w.row_scales + row));
-    __stcg(out + row, y);
+    const float y = sum * (i == threadIdx.x ? first_row_scale : load_early(w.row_scales + row, true));
+    put(row, y, first_tag);
     if (s.best != nullptr && row < w.rows && likelier({y, static_cast<int32_t>(row)}, best))
       best = {y, static_cast<int32_t>(row)};
   }
@@ -331,12 +399,11 @@ __device__ inline void product_stage(const Stage& s, WeightStream& stream, const
     best = {-INFINITY, 0x7fffffff};
     for (uint32_t i = warp; i < 16 * panels; i += kWarps) {
       const uint32_t row = 16 * share.panel_begin + i;
-      if (row >= w.rows) break;
-      const float more = residual_row(w, row, scratch.x);
+      const float more = row < w.rows ? residual_row(w, row, scratch.x) : 0.0f;
       if (lane == 0) {
         const float y = __ldcg(out + row) + more;
-        __stcg(out + row, y);
-        if (likelier({y, static_cast<int32_t>(row)}, best)) best = {y, static_cast<int32_t>(row)};
+        put(row, y, tag);
+        if (row < w.rows && likelier({y, static_cast<int32_t>(row)}, best)) best = {y, static_cast<int32_t>(row)};
       }
     }
   }

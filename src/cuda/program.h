@@ -13,6 +13,12 @@ constexpr unsigned kThreads = 32 * kWarps;
 constexpr unsigned kStepBlocks = 8;  // of 32 columns: what a warp multiplies at a time, for 16 rows
 constexpr unsigned kUnitSteps = 2;   // neighbours of a panel that are copied together
 constexpr unsigned kHeadGroup = 4;   // query heads that share one pass over keys and values
+constexpr unsigned kMaxHeadDim = 128;
+constexpr unsigned kMergeWarps = kWarps / 2;  // whose shares of an attention lie in shared memory together
+/// Floats of shared memory for attention: queries, the new key and value, before and after the rotation, shares, and
+/// the rotation's angles.
+constexpr unsigned kAttendFloats =
+    2 * (kHeadGroup + 2) * kMaxHeadDim + kMergeWarps * kHeadGroup * (kMaxHeadDim + 2) + kMaxHeadDim;
 
 /// Trellis weights on the device. The file's tiles are put in the order in which a warp reads them, so that a step is
 /// one copy and its loads from shared memory meet no bank twice.
@@ -36,6 +42,19 @@ struct TrellisMatrix {
 };
 UPG_HOST_DEVICE constexpr unsigned step_bytes(unsigned bits) { return bits * 512 + 64; }
 
+/// Things in parts that differ by one at most, the larger ones first.
+struct Cut {
+  uint32_t each, larger;  // what every part has; how many parts have one more
+
+  UPG_HOST_DEVICE uint32_t begin(uint32_t part) const { return part * each + (part < larger ? part : larger); }
+};
+
+/// How a product is dealt out: its steps, which are columns, to slices, and each slice's panels to its blocks.
+struct Deal {
+  uint32_t slices, blocks_of_slice;
+  Cut steps, panels;
+};
+
 enum class Op : uint32_t { kEmbed, kProduct, kAttend, kSelect };
 
 /// Where a product's input comes from.
@@ -45,7 +64,8 @@ enum class Input : uint32_t {
   kPlain,
 };
 
-/// A vector that a product left in parts, one for each slice of its columns; the value is their sum in order.
+/// A vector that a product left in parts, one for each slice of its columns; the value is their sum in order. Words
+/// have tags (tagged.cuh).
 struct Parts {
   const float* data;  // [count][stride]
   uint32_t count, stride;
@@ -59,10 +79,12 @@ struct Best {
 struct Stage {
   Op op;
   Input input;
-  TrellisMatrix w;  // kProduct, kEmbed
-  uint32_t splits;  // kProduct: slices of columns, each with its share of the blocks
+  TrellisMatrix w;               // kProduct, kEmbed
+  Deal deal;                     // kProduct
+  uint32_t in_layer, out_layer;  // whose words `in` and `out` are, counted from the token's first
   Parts in;
-  const float* stream;  // kNorm: the residual stream before `in` is added [cols]
+  uint32_t same_input;  // kProduct: the input of the stage before, which is prepared already
+  const float* stream;  // kNorm: the residual stream before `in` is added [cols], as an earlier launch left it
   float* next_stream;   // kNorm: and after; kEmbed: the row that was looked up
   const float* norm;    // kNorm [cols]
   float epsilon;        // kNorm, kAttend with norms
@@ -83,13 +105,23 @@ struct Stage {
 /// What a warp must know of a product to read its weights ahead of the stage.
 struct Reading {
   const uint8_t* data;
-  uint32_t panels, steps, splits, bits;
+  Deal deal;
+  uint32_t steps, bits;  // of a panel; of a weight
+};
+
+/// How a token's attention is dealt out to blocks.
+struct AttendShape {
+  uint32_t few;                   // a query head a block; else groups of up to kHeadGroup share one pass
+  uint32_t group, chunks, units;  // query heads of a kv head, groups among them, groups in all
+  uint32_t first, each, splits;   // position, positions of a block, blocks of a unit
 };
 
 /// What changes from token to token.
 struct State {
   int32_t token;
   uint32_t position;       // of the token
+  uint32_t layers_before;  // that have been run on this device, modulo 2^32
+  AttendShape attend;
   uint32_t error;          // a block waited too long for the others
   uint32_t arrived, left;  // blocks at the barriers of this launch; 0 between launches
 };

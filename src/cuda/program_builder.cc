@@ -8,8 +8,6 @@ namespace upg::cuda {
 namespace {
 
 constexpr uint32_t kMostSplits = 2;  // product.cuh adds up so many
-// attend.cuh: queries, the new key and value, and the shares of half the warps, for heads of up to 128.
-constexpr uint32_t kAttendScratchFloats = (kHeadGroup + 2) * 128 + kWarps / 2 * kHeadGroup * 130;
 
 uint32_t up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
@@ -26,26 +24,32 @@ uint32_t padded_rows(const std::vector<TrellisMatrix>& parts) {
 
 Parts parts_of(const float* data, const TrellisMatrix& w, uint32_t splits) { return {data, splits, 16 * w.panels}; }
 
-Stage product(Input input, const TrellisMatrix& w, uint32_t splits, Parts in, float* out) {
+Cut cut(uint32_t things, uint32_t parts) { return {things / parts, things % parts}; }
+
+Stage product(Input input, const TrellisMatrix& w, uint32_t splits, uint32_t blocks, Parts in, float* out) {
   Stage s{};
   s.op = Op::kProduct;
   s.input = input;
   s.w = w;
-  s.splits = splits;
+  s.deal = {splits, blocks / splits, cut(w.steps, splits), cut(w.panels, blocks / splits)};
   s.in = in;
   s.out = out;
   return s;
 }
 
-}  // namespace
-
-uint32_t choose_splits(const TrellisMatrix& w, uint32_t blocks) {
-  if (w.residual_values != nullptr) return 1;  // its entries need all columns
+// Slices of columns for which the blocks' shares of a product are most alike; the same for all layers, as they use the
+// same words.
+uint32_t choose_splits(const std::vector<const TrellisMatrix*>& of_layers, uint32_t blocks) {
   uint32_t best = 1;
   double least = 1e300;
-  for (uint32_t splits = 1; splits <= std::min({kMostSplits, w.steps, blocks}); ++splits) {
-    // Each further part is read by every block of the next stage.
-    const double load = most_panels(w, splits, blocks) * most_steps(w, splits) * (1 + 0.02 * (splits - 1));
+  for (uint32_t splits = 1; splits <= kMostSplits; ++splits) {
+    double load = 0;
+    for (const TrellisMatrix* w : of_layers) {
+      if (splits > 1 && (w->residual_values != nullptr || splits > w->steps || blocks % splits != 0))
+        return best;  // a residual's entries need all columns
+      // Each further part is read by every block of the next stage.
+      load += most_panels(*w, splits, blocks) * most_steps(*w, splits) * (1 + 0.02 * (splits - 1));
+    }
     if (load >= least) continue;
     least = load;
     best = splits;
@@ -53,37 +57,55 @@ uint32_t choose_splits(const TrellisMatrix& w, uint32_t blocks) {
   return best;
 }
 
-namespace {
+struct Splits {
+  uint32_t qkv = 1, output = 1, down = 1;
+};
 
-// A slice's results of several matrices would not lie together.
-uint32_t qkv_splits(const LayerWeights& layer, uint32_t blocks) {
-  return layer.qkv.size() == 1 ? choose_splits(layer.qkv[0], blocks) : 1;
+Splits choose_all_splits(const DeviceWeights& weights, uint32_t blocks) {
+  std::vector<const TrellisMatrix*> qkv, output, down;
+  bool alone = true;  // a slice's results of several matrices would not lie together
+  for (const LayerWeights& layer : weights.layers) {
+    alone = alone && layer.qkv.size() == 1;
+    qkv.push_back(&layer.qkv[0]);
+    output.push_back(&layer.output);
+    down.push_back(&layer.down);
+  }
+  return {alone ? choose_splits(qkv, blocks) : 1, choose_splits(output, blocks), choose_splits(down, blocks)};
 }
 
 }  // namespace
 
+uint32_t choose_blocks(const DeviceWeights& weights, uint32_t multiprocessors) {
+  for (uint32_t blocks = multiprocessors; blocks > 1; --blocks) {
+    const Splits splits = choose_all_splits(weights, blocks);
+    bool all = true;
+    for (const LayerWeights& layer : weights.layers)
+      all = all && layer.output.panels >= blocks / splits.output && layer.down.panels >= blocks / splits.down;
+    if (all) return blocks;
+  }
+  return 1;
+}
+
 DeviceBuffers make_buffers(const PlainDecoder& d, const DeviceWeights& weights, uint32_t blocks) {
   const char* what = "activations";
-  const auto parts = [&](auto member) {
-    uint64_t most = 0;
-    for (const LayerWeights& layer : weights.layers) {
-      const TrellisMatrix& w = layer.*member;
-      most = std::max<uint64_t>(most, uint64_t{choose_splits(w, blocks)} * 16 * w.panels);
-    }
-    return allocate_zeros<float>(most, what);
-  };
   DeviceBuffers b;
   for (auto& stream : b.streams) stream = allocate_zeros<float>(d.hidden + 32, what);
-  uint64_t qkv = 0, gate_up = 0;
+  const Splits splits = choose_all_splits(weights, blocks);
+  uint64_t qkv = 0, output = 0, gate_up = 0, down = 0;
   for (const LayerWeights& layer : weights.layers) {
-    qkv = std::max<uint64_t>(qkv, uint64_t{qkv_splits(layer, blocks)} * padded_rows(layer.qkv));
+    qkv = std::max<uint64_t>(qkv, uint64_t{splits.qkv} * padded_rows(layer.qkv));
+    output = std::max<uint64_t>(output, uint64_t{splits.output} * 16 * layer.output.panels);
     gate_up = std::max<uint64_t>(gate_up, padded_rows(layer.gate_up));
+    down = std::max<uint64_t>(down, uint64_t{splits.down} * 16 * layer.down.panels);
   }
-  b.qkv = allocate_zeros<float>(qkv, what);
-  b.output = parts(&LayerWeights::output);
-  b.gate_up = allocate_zeros<float>(gate_up, what);
-  b.down = parts(&LayerWeights::down);
-  b.mixed = allocate_zeros<float>(d.attention.heads * d.attention.head_dim, what);
+  const uint64_t mixed = ceil_div(d.attention.heads * d.attention.head_dim, uint64_t{16}) * 16;
+  b.tagged_floats = qkv + mixed + output + gate_up + down;
+  b.tagged = allocate_zeros<float>(b.tagged_floats, what);
+  b.qkv = b.tagged.get();
+  b.mixed = b.qkv + qkv;
+  b.output = b.mixed + mixed;
+  b.gate_up = b.output + output;
+  b.down = b.gate_up + gate_up;
   b.logits = allocate_zeros<float>(uint64_t{16} * weights.head.panels, what);
   const uint64_t units =
       d.attention.kv_heads * ceil_div(d.attention.heads / d.attention.kv_heads, uint64_t{kHeadGroup});
@@ -114,25 +136,29 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
   // Matrices one below the other, of the same normed input; those after the first find the stream added up already.
   const auto normed = [&](const std::vector<TrellisMatrix>& parts, uint32_t splits, Parts in, const float* weight,
                           float* out) {
-    p.stages.push_back(norm(product(Input::kNorm, parts[0], splits, in, out), weight, true));
+    p.stages.push_back(norm(product(Input::kNorm, parts[0], splits, blocks, in, out), weight, true));
+    const bool residual = std::any_of(parts.begin(), parts.end(), [](const TrellisMatrix& w) {
+      return w.residual_values != nullptr;  // those need the input as it was before it was quantised
+    });
     for (size_t i = 1; i < parts.size(); ++i) {
       out += 16 * parts[i - 1].panels;
-      Stage s = product(Input::kNorm, parts[i], 1, {}, out);
+      Stage s = product(Input::kNorm, parts[i], 1, blocks, {}, out);
+      s.same_input = !residual;
       s.stream = b.streams[turn].get();
       s.norm = weight;
       s.epsilon = d.epsilon;
       p.stages.push_back(s);
     }
   };
+  const Splits splits = choose_all_splits(weights, blocks);
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     const LayerWeights& layer = weights.layers[i];
-    const uint32_t qkv = qkv_splits(layer, blocks), output = choose_splits(layer.output, blocks),
-                   down = choose_splits(layer.down, blocks);
-    normed(layer.qkv, qkv, before, layer.attention_norm, b.qkv.get());
+    const size_t first = p.stages.size();
+    normed(layer.qkv, splits.qkv, before, layer.attention_norm, b.qkv);
     Stage attend{};
     attend.op = Op::kAttend;
-    attend.in = {b.qkv.get(), qkv, padded_rows(layer.qkv)};
-    attend.out = b.mixed.get();
+    attend.in = {b.qkv, splits.qkv, padded_rows(layer.qkv)};
+    attend.out = b.mixed;
     attend.bias = layer.qkv_bias;
     attend.query_norm = layer.query_norm;
     attend.key_norm = layer.key_norm;
@@ -155,24 +181,28 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
     attend.tickets = b.tickets.get();
     p.stages.push_back(attend);
     p.stages.push_back(
-        product(Input::kPlain, layer.output, output, {b.mixed.get(), 1, layer.output.cols}, b.output.get()));
+        product(Input::kPlain, layer.output, splits.output, blocks, {b.mixed, 1, layer.output.cols}, b.output));
     // In one slice of columns: each more would be read twice.
-    normed(layer.gate_up, 1, parts_of(b.output.get(), layer.output, output), layer.mlp_norm, b.gate_up.get());
+    normed(layer.gate_up, 1, parts_of(b.output, layer.output, splits.output), layer.mlp_norm, b.gate_up);
     p.stages.push_back(
-        product(Input::kSwiglu, layer.down, down, {b.gate_up.get(), 1, padded_rows(layer.gate_up)}, b.down.get()));
-    before = parts_of(b.down.get(), layer.down, down);
+        product(Input::kSwiglu, layer.down, splits.down, blocks, {b.gate_up, 1, padded_rows(layer.gate_up)}, b.down));
+    before = parts_of(b.down, layer.down, splits.down);
+    for (size_t k = first; k < p.stages.size(); ++k)
+      p.stages[k].in_layer = p.stages[k].out_layer = static_cast<uint32_t>(i);
+    --p.stages[first].in_layer;
     p.layer_ends.push_back(static_cast<uint32_t>(p.stages.size()));
   }
   p.head = static_cast<uint32_t>(p.stages.size());
-  Stage head = norm(product(Input::kNorm, weights.head, 1, before, b.logits.get()), weights.norm, false);
+  Stage head = norm(product(Input::kNorm, weights.head, 1, blocks, before, b.logits.get()), weights.norm, false);
   head.best = b.best.get();
+  head.in_layer = static_cast<uint32_t>(weights.layers.size() - 1);
   p.stages.push_back(head);
   Stage select{};
   select.op = Op::kSelect;
   select.best = b.best.get();
   p.stages.push_back(select);
   for (const Stage& s : p.stages) {
-    if (s.op == Op::kProduct) p.readings.push_back({s.w.data, s.w.panels, s.w.steps, s.splits, s.w.bits});
+    if (s.op == Op::kProduct) p.readings.push_back({s.w.data, s.deal, s.w.steps, s.w.bits});
   }
   return p;
 }
@@ -186,17 +216,36 @@ StageRange Program::range(uint32_t begin, uint32_t end) const {
   return {begin, end, readings_before(begin), readings_before(end)};
 }
 
+AttendShape attend_shape(const AttentionShape& attention, uint64_t position, uint32_t blocks) {
+  // Up to so many positions each query head has a block to itself. With more, heads share passes, and if need be
+  // several blocks share the positions, each with so many at least: fewer are done before blocks have told each other.
+  constexpr uint32_t kFewPositions = 512, kFewestPositions = 256;
+  const auto end = static_cast<uint32_t>(position + 1);
+  AttendShape a{};
+  if (attention.window != 0 && end > attention.window) a.first = end - static_cast<uint32_t>(attention.window);
+  const uint32_t n = end - a.first;
+  a.few = n <= kFewPositions;
+  a.group = static_cast<uint32_t>(attention.heads / attention.kv_heads);
+  a.chunks = a.few ? a.group : up(a.group, kHeadGroup);
+  a.units = static_cast<uint32_t>(attention.kv_heads) * a.chunks;
+  a.each = a.few ? n : std::max(up(n, std::max(blocks / a.units, 1u)), kFewestPositions);
+  a.splits = up(n, a.each);
+  return a;
+}
+
 Machine size_machine(const std::vector<Stage>& stages, uint32_t blocks) {
   Machine m{};
   m.blocks = blocks;
-  m.sum_floats = kAttendScratchFloats;
+  m.sum_floats = kAttendFloats;
   m.sum_slots = 1;
   for (const Stage& s : stages) {
     if (s.op != Op::kProduct) continue;
-    const uint32_t n = most_steps(s.w, s.splits);
-    const uint32_t of_warp = up(most_panels(s.w, s.splits, blocks) * n, kWarps);
+    if (s.input == Input::kNorm) m.hidden = up(s.w.cols, 4) * 4;
+    const uint32_t n = most_steps(s.w, s.deal.slices);
+    const uint32_t of_warp = up(most_panels(s.w, s.deal.slices, blocks) * n, kWarps);
     // A slice may also have one step less than the widest.
     m.sum_slots = std::max(m.sum_slots, of_warp / std::max(n - 1, 1u) + 2);
+    m.most_panels = std::max(m.most_panels, most_panels(s.w, s.deal.slices, blocks));
     m.slot_bytes = std::max(m.slot_bytes, kUnitSteps * step_bytes(s.w.bits));
     m.input_blocks = std::max(m.input_blocks, kStepBlocks * n);
     if (s.w.residual_values != nullptr) m.residual_columns = std::max(m.residual_columns, up(s.w.cols, 4) * 4);

@@ -18,13 +18,17 @@ struct DeviceCache {
 
 /// What stages leave for each other; sessions take turns, so one set serves them all.
 struct DeviceBuffers {
-  DeviceMemory<float> streams[2], qkv, mixed, output, gate_up, down, logits, partial;
+  DeviceMemory<float> streams[2], logits, partial;
+  DeviceMemory<float> tagged;  // where the next five are
+  uint64_t tagged_floats = 0;
+  float *qkv = nullptr, *mixed = nullptr, *output = nullptr, *gate_up = nullptr, *down = nullptr;
   DeviceMemory<Best> best;
   DeviceMemory<uint32_t> tickets;
 };
 
-/// Slices of columns for which the multiprocessors' shares of a product are most alike.
-uint32_t choose_splits(const TrellisMatrix& w, uint32_t blocks);
+/// How many blocks a token runs on, at most one a multiprocessor: all of them have rows of each layer's output and down
+/// products, without which one could lag behind the others by a layer (tagged.cuh).
+uint32_t choose_blocks(const DeviceWeights& weights, uint32_t multiprocessors);
 
 DeviceBuffers make_buffers(const PlainDecoder& decoder, const DeviceWeights& weights, uint32_t blocks);
 
@@ -39,6 +43,9 @@ struct Program {
 
 Program build_program(const PlainDecoder& decoder, const DeviceWeights& weights, const DeviceBuffers& buffers,
                       const DeviceCache& cache, const float* angles, uint32_t blocks);
+
+/// How the attention of the token at `position` is dealt out to so many blocks.
+AttendShape attend_shape(const AttentionShape& attention, uint64_t position, uint32_t blocks);
 
 /// What a block needs of shared memory to run the stages.
 Machine size_machine(const std::vector<Stage>& stages, uint32_t blocks);

@@ -9,22 +9,25 @@ namespace upg::cuda {
 
 /// The steps of one product that fall to a block, and of these to a warp: contiguous in units of (panel, slice).
 struct Share {
+  uint32_t slice;
   uint32_t slice_begin, slice_end;  // steps of the block's slice of columns
   uint32_t panel_begin, panel_end;
   uint32_t begin, end;  // the warp's, counted through the block's panels
   __device__ uint32_t slice_steps() const { return slice_end - slice_begin; }
 };
 
-__device__ inline Share share_of(uint32_t panels, uint32_t steps, uint32_t splits, uint32_t block, uint32_t blocks,
-                                 uint32_t warp) {
-  const uint32_t per_slice = blocks / splits;
-  const uint32_t slice = block / per_slice, place = block % per_slice;
+// Without divisions: every stage begins with this.
+__device__ inline Share share_of(const Deal& deal, uint32_t block, uint32_t warp) {
   Share s{};
-  if (slice >= splits) return s;
-  s.slice_begin = steps * slice / splits;
-  s.slice_end = steps * (slice + 1) / splits;
-  s.panel_begin = static_cast<uint32_t>(static_cast<uint64_t>(panels) * place / per_slice);
-  s.panel_end = static_cast<uint32_t>(static_cast<uint64_t>(panels) * (place + 1) / per_slice);
+  while (block >= deal.blocks_of_slice && s.slice < deal.slices) {
+    block -= deal.blocks_of_slice;
+    ++s.slice;
+  }
+  if (s.slice == deal.slices) return s;
+  s.slice_begin = deal.steps.begin(s.slice);
+  s.slice_end = deal.steps.begin(s.slice + 1);
+  s.panel_begin = deal.panels.begin(block);
+  s.panel_end = deal.panels.begin(block + 1);
   const uint32_t total = (s.panel_end - s.panel_begin) * s.slice_steps();
   s.begin = total * warp / kWarps;
   s.end = total * (warp + 1) / kWarps;
@@ -37,13 +40,21 @@ __device__ inline uint32_t shared_address(const void* p) { return static_cast<ui
 __device__ inline void barrier_init(uint64_t* barrier) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
 }
+// Weights are read once a token, and all of them are more than the cache holds: they should be the first to leave it,
+// not instructions and activations.
+__device__ inline uint64_t read_once() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
 __device__ inline void copy_unit(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   shared_address(to)),
-               "l"(from), "r"(bytes), "r"(shared_address(barrier))
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+          "r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"(read_once())
+      : "memory");
 }
 __device__ inline void barrier_wait(uint64_t* barrier, uint32_t phase) {
   asm volatile(
@@ -127,7 +138,7 @@ class WeightStream {
 
  private:
   __device__ void open(const Reading& r) {
-    const Share share = share_of(r.panels, r.steps, r.splits, blockIdx.x, gridDim.x, threadIdx.x / 32);
+    const Share share = share_of(r.deal, blockIdx.x, threadIdx.x / 32);
     left_ = share.end - share.begin;
     if (left_ == 0) return;
     const uint32_t n = share.slice_steps(), panel = share.begin / n, in_panel = share.begin - panel * n;
