@@ -109,7 +109,6 @@ InputStatistics Calibrator::statistics(const Linear& linear) {
     n_tokens += n;
   }
   if (on_device) {
-    on_device->finish();
     InputStatistics statistics;
     statistics.moments.cols = cols;
     statistics.moments.held = on_device;

@@ -25,7 +25,6 @@ class CudaSums final : public DeviceSums {
   CudaSums(CudaAccelerator& device, uint64_t cols, uint64_t stream_rows);
   void add(const float* x, const float* drift, uint64_t n_tokens) override;
   void add_stream(const float* stream_drift) override;
-  void finish() override { finished_ = true; }
   void correct(uint64_t rows, float input_strength, float stream_strength, double damping, float* weights) override;
   std::vector<float> moments() const override;
 
@@ -37,25 +36,12 @@ class CudaSums final : public DeviceSums {
  private:
   CudaAccelerator& device_;
   uint64_t cols_, stream_rows_, n_tokens_ = 0, last_tokens_ = 0;
-  bool finished_ = false;
   DeviceMemory<float> moments_, drift_, stream_;  // [cols, cols], [cols, cols], [stream_rows, cols]
 };
 
 class CudaAccelerator final : public Accelerator {
  public:
   explicit CudaAccelerator(ThreadPool& pool) : pool_(pool) {
-    int count = 0;
-    const cudaError_t status = cudaGetDeviceCount(&count);
-    if (status != cudaSuccess || count == 0) {
-      cudaGetLastError();
-      fail(ErrorCode::kUnsupported, "no CUDA device was found{}{}", status == cudaSuccess ? "" : ": ",
-           status == cudaSuccess ? "" : cudaGetErrorString(status));
-    }
-    check(cudaSetDevice(0), "choosing the GPU");
-    check(cudaGetDeviceProperties(&properties_, 0), "asking for the GPU's properties");
-    if (properties_.major < 8)
-      fail(ErrorCode::kUnsupported, "{} has compute capability {}.{}: compressing needs 8.0", properties_.name,
-           properties_.major, properties_.minor);
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "streams");
     staging_ = std::make_unique<Staging>(pool, stream_);
     weights_ = std::make_unique<WeightCopies>(pool, *staging_, stream_);
@@ -101,7 +87,7 @@ class CudaAccelerator final : public Accelerator {
   }
 
   ThreadPool& pool_;
-  cudaDeviceProp properties_{};
+  const cudaDeviceProp properties_ = use_first_gpu(8, 0, "compressing");
   cudaStream_t stream_{};
   std::unique_ptr<Staging> staging_;
   std::unique_ptr<WeightCopies> weights_;
@@ -352,9 +338,6 @@ void CudaAccelerator::encode(TrellisWork& w) {
     s.residual = residual_.at_least(n * rows, "weights");
     s.outlier_scale = residual_scale;
   }
-  // Of each column where no row differs.
-  std::vector<float> column_weight(n);
-  for (uint64_t k = 0; k < n; ++k) column_weight[k] = w.order[k] < w.cols ? 1.0f : 0.0f;
   float* weight = work_.at_least(std::max<uint64_t>(n, 3 * kFactorBlock * (n + kFactorBlock)), "weights");
   if (w.feedback) {
     check(cudaMemcpy2DAsync(weight, 4, factor_.get(), 4 * (factor_width_ + 1), 4, n, cudaMemcpyDeviceToDevice, stream_),
@@ -362,7 +345,9 @@ void CudaAccelerator::encode(TrellisWork& w) {
     for (uint64_t k = 0; k < n; ++k)  // few: padding is in the last block
       if (w.order[k] >= w.cols) check(cudaMemsetAsync(weight + k, 0, 4, stream_), "weights");
   } else {
-    send_rows(weight, column_weight);
+    std::vector<float> of_columns(n);  // the same for all rows
+    for (uint64_t k = 0; k < n; ++k) of_columns[k] = w.order[k] < w.cols ? 1.0f : 0.0f;
+    send_rows(weight, of_columns);
   }
   s.rows = narrow(rows);
   s.stride = rows;

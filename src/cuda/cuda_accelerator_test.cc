@@ -117,7 +117,6 @@ TEST_F(CudaAccelerator, StatisticsCorrectWeightsAsOnTheCpu) {
             for (uint64_t r = 0; to_stream && r < rows; ++r) stream[r * cols + c] += s[t * rows + r] * share;
           }
       }
-      sums->finish();
       const std::vector<float> all = sums->moments();
       std::vector<float> lower, lower_expected;
       for (uint64_t r = 0; r < cols; ++r)

@@ -1,18 +1,13 @@
 #include <math.h>
 
 #include "cuda/layer_ops.h"
+#include "cuda/warp.cuh"
 
 namespace upg::cuda {
 namespace {
 
 constexpr unsigned kThreads = 256;
 constexpr unsigned kDimsOfLane = 8;  // of a head of at most 256
-
-__device__ float sum_of_warp(float x) {
-#pragma unroll
-  for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(0xffffffffu, x, d);
-  return x;
-}
 
 // A block a vector.
 __global__ void norm_kernel(const float* x, uint64_t x_stride, const float* weight, float epsilon, uint32_t heads,
@@ -23,7 +18,7 @@ __global__ void norm_kernel(const float* x, uint64_t x_stride, const float* weig
   float* to = y + t * y_stride + h * width;
   float power = 0;
   for (uint32_t i = threadIdx.x; i < width; i += kThreads) power += from[i] * from[i];
-  power = sum_of_warp(power);
+  power = warp_sum(power);
   if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = power;
   __syncthreads();
   power = 0;
@@ -79,7 +74,7 @@ __global__ void __launch_bounds__(kThreads)
       score += inside ? q[i] * keys[p * width + d] : 0.0f;
       v[i] = inside ? values[p * width + d] : 0.0f;
     }
-    score = sum_of_warp(score);
+    score = warp_sum(score);
     if (s.softcap != 0) score = s.softcap * tanhf(score / s.softcap);
     const float new_top = fmaxf(top, score), shrink = expf(top - new_top), weight = expf(score - new_top);
     top = new_top;
@@ -108,11 +103,6 @@ __global__ void gate_kernel(Gate f, const float* gate_up, uint32_t width, float*
     g = 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
   }
   y[t * width + i] = g * gate_up[t * 2 * width + width + i];
-}
-
-__global__ void add_kernel(float* x, const float* y, uint64_t n) {
-  const uint64_t i = uint64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < n) x[i] += y[i];
 }
 
 unsigned blocks_of(uint64_t n) { return static_cast<unsigned>((n + kThreads - 1) / kThreads); }
@@ -147,11 +137,6 @@ cudaError_t attend_causally(const CausalShape& shape, const float* qkv, uint32_t
 
 cudaError_t gate(Gate f, const float* gate_up, uint32_t n_tokens, uint32_t width, float* y, cudaStream_t stream) {
   gate_kernel<<<dim3(blocks_of(width), n_tokens), kThreads, 0, stream>>>(f, gate_up, width, y);
-  return cudaGetLastError();
-}
-
-cudaError_t add_vectors(float* x, const float* y, uint64_t n, cudaStream_t stream) {
-  add_kernel<<<blocks_of(n), kThreads, 0, stream>>>(x, y, n);
   return cudaGetLastError();
 }
 

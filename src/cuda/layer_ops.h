@@ -32,7 +32,4 @@ enum class Gate { kSilu, kGelu, kGeluTanh };
 /// y[t][i] = f(gate_up[t][i]) gate_up[t][width + i].
 cudaError_t gate(Gate f, const float* gate_up, uint32_t n_tokens, uint32_t width, float* y, cudaStream_t stream);
 
-/// x[i] += y[i].
-cudaError_t add_vectors(float* x, const float* y, uint64_t n, cudaStream_t stream);
-
 }  // namespace upg::cuda

@@ -90,7 +90,8 @@ bool LayerRunner::run(const Decoder& d, uint64_t index, uint64_t capacity, uint6
   const DecoderLayer& layer = d.layers[index];
   const auto* attention = std::get_if<SelfAttention>(&layer.attention);
   const auto* mlp = std::get_if<GatedMlp>(&layer.mlp);
-  if (!attention || !mlp || !find_gate(mlp->activation)) return false;
+  const GateRow* gate_row = mlp ? find_gate(mlp->activation) : nullptr;
+  if (!attention || !gate_row) return false;
   const AttentionShape& a = attention->shape;
   const uint64_t hidden = d.hidden, inner = mlp->down.cols(), width = attention->qkv.rows(),
                  mixed = a.heads * a.head_dim;
@@ -105,7 +106,7 @@ bool LayerRunner::run(const Decoder& d, uint64_t index, uint64_t capacity, uint6
   staging_.to_device(stream, 4 * hidden, x, 4 * hidden, 4 * hidden, n_tokens);
   const auto add = [&](const std::vector<float>& post_norm) {
     if (!post_norm.empty()) pass.norm(result, hidden, post_norm, d.epsilon, 1, result);
-    check(add_vectors(stream, result, n_tokens * hidden, stream_), "adding");
+    check(add_scaled(result, hidden, 1, narrow(n_tokens), narrow(hidden), stream, hidden, stream_), "adding");
   };
   const auto run_attention = [&] {
     pass.norm(stream, hidden, layer.attention_norm, d.epsilon, 1, normed);
@@ -129,7 +130,7 @@ bool LayerRunner::run(const Decoder& d, uint64_t index, uint64_t capacity, uint6
   const auto run_mlp = [&] {
     pass.norm(stream, hidden, layer.mlp_norm, d.epsilon, 1, normed);
     if (!pass.multiply(mlp->gate_up, normed, wide)) return false;
-    check(gate(find_gate(mlp->activation)->gate, wide, narrow(n_tokens), narrow(inner), between, stream_), "a gate");
+    check(gate(gate_row->gate, wide, narrow(n_tokens), narrow(inner), between, stream_), "a gate");
     return pass.multiply(mlp->down, between, result);
   };
   if (run_attention()) {

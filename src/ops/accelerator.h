@@ -24,8 +24,6 @@ class DeviceSums {
   virtual void add(const float* x, const float* drift, uint64_t n_tokens) = 0;
   /// stream_drift [tokens of the last add(), stream_rows].
   virtual void add_stream(const float* stream_drift) = 0;
-  /// Divides by the number of tokens; nothing is added after.
-  virtual void finish() = 0;
   /// weights [rows, cols] += (input_strength W drift + stream_strength stream) H^-1, where H are the moments with
   /// `damping` times the mean of their diagonal added to it: compress/correction.h. Gives up the drifts.
   virtual void correct(uint64_t rows, float input_strength, float stream_strength, double damping, float* weights) = 0;
