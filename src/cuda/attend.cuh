@@ -382,12 +382,11 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, u
       __threadfence();
       __syncthreads();
       if (threadIdx.x == 0) {
-        ticket = atomicAdd(s.tickets + unit, 1u);
+        ticket = atomicInc(s.tickets + unit, splits - 1);  // which the last one sets back
         __threadfence();
       }
       __syncthreads();
       if (ticket == splits - 1) {
-        if (threadIdx.x == 0) s.tickets[unit] = 0;
         const float* all = s.partial + static_cast<uint64_t>(unit) * splits * kGroup * stride;
 #pragma unroll 1
         for (uint32_t k = threadIdx.x; k < heads * kMaxHeadDim; k += kThreads) {
