@@ -133,7 +133,7 @@ class LintTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             root = pathlib.Path(folder)
             subprocess.run(["git", "init", "-q", root], check=True)
-            files = {"a.cc": b"\0", "b.cc": b"// /%s/x\n" % b"root", "tests/data/c.model": b"\n\0A/work/x",
+            files = {"a.cc": b"\0", "b.cc": b"// /%s/x\n" % b"root", "tests/data/c.model": b"\n\0A/%s/x" % b"work",
                      "tests/data/d.model": b"\0"}
             for name, data in files.items():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
