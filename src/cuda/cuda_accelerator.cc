@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "codec/trellis_search.h"
 #include "cuda/dense.h"
+#include "cuda/first_gpu.h"
 #include "cuda/layer_runner.h"
 #include "cuda/trellis_search.h"
 #include "cuda/weight_copies.h"

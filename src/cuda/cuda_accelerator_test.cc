@@ -2,7 +2,6 @@
 // whole model. Sums differ by rounding, so that codes may differ where two are nearly as good.
 #include "cuda/cuda_accelerator.h"
 
-#include <cuda_runtime_api.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 #include "codec/dense.h"
 #include "codec/feedback.h"
 #include "codec/trellis.h"
+#include "cuda/first_gpu.h"
 #include "format/test_util.h"
 #include "model/test_util.h"
 #include "upg/compress.h"
@@ -50,8 +50,7 @@ double difference(std::span<const float> actual, std::span<const float> expected
 class CudaAccelerator : public ::testing::Test {
  protected:
   void SetUp() override {
-    int count = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "no GPU here";
+    if (!cuda::has_gpu()) GTEST_SKIP() << "no GPU here";
     device_ = cuda::open_accelerator(pool_);
   }
   ForEach for_each() {

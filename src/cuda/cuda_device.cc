@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "cuda/first_gpu.h"
 #include "cuda/program_builder.h"
 #include "cuda/prompt_runner.h"
 

@@ -3,7 +3,6 @@
 // what a rounding to int8 or f16 that falls to the other side makes of it.
 #include "cuda/cuda_device.h"
 
-#include <cuda_runtime_api.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 
 #include "base/float16.h"
 #include "codec/trellis.h"
+#include "cuda/first_gpu.h"
 #include "format/safetensors_writer.h"
 #include "format/test_util.h"
 #include "format/upg_file.h"
@@ -22,11 +22,6 @@
 
 namespace upg {
 namespace {
-
-bool has_gpu() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-}
 
 struct Shape {
   const char* name;
@@ -111,7 +106,7 @@ std::vector<float> all_logits(Session& session, std::span<const int32_t> tokens)
 class CudaDevice : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!has_gpu()) GTEST_SKIP() << "no CUDA device was found";
+    if (!cuda::has_gpu()) GTEST_SKIP() << "no CUDA device was found";
     folder_ = ::testing::TempDir() + fmt::format("cuda-{}", ::getpid());
     std::filesystem::create_directories(folder_);
   }

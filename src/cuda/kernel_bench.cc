@@ -6,6 +6,7 @@
 #include <memory>
 #include <random>
 
+#include "cuda/first_gpu.h"
 #include "cuda/spmv_device.h"
 
 namespace upg::cuda {
@@ -59,11 +60,7 @@ struct Sparse {
 }  // namespace
 
 std::vector<KernelTime> time_kernels(unsigned rounds, const Progress& progress) {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
-    cudaGetLastError();
-    fail(ErrorCode::kUnsupported, "no CUDA device was found");
-  }
+  if (!has_gpu()) fail(ErrorCode::kUnsupported, "no CUDA device was found");
   const std::vector<float> ones(kVectors * kCols, 1.0f);
   const auto x = upload(ones.data(), ones.size(), "vectors");
   const auto y = allocate_zeros<float>(kVectors * kRows, "vectors");

@@ -18,25 +18,6 @@ inline void check(cudaError_t status, const char* what) {
        cudaGetErrorString(status));
 }
 
-/// Chooses the first GPU and gives its properties. Throws kUnsupported where there is none, or its compute capability
-/// is below major.minor; `what` needs it.
-inline cudaDeviceProp use_first_gpu(int major, int minor, const char* what) {
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status != cudaSuccess || count == 0) {
-    cudaGetLastError();
-    fail(ErrorCode::kUnsupported, "no CUDA device was found{}{}", status == cudaSuccess ? "" : ": ",
-         status == cudaSuccess ? "" : cudaGetErrorString(status));
-  }
-  check(cudaSetDevice(0), "choosing the GPU");
-  cudaDeviceProp properties{};
-  check(cudaGetDeviceProperties(&properties, 0), "asking for the GPU's properties");
-  if (10 * properties.major + properties.minor < 10 * major + minor)
-    fail(ErrorCode::kUnsupported, "{} has compute capability {}.{}: {} needs {}.{}", properties.name, properties.major,
-         properties.minor, what, major, minor);
-  return properties;
-}
-
 struct FreeDevice {
   void operator()(void* p) const { cudaFree(p); }
 };

@@ -8,15 +8,11 @@
 #include <random>
 
 #include "codec/mdcsr.h"
+#include "cuda/first_gpu.h"
 #include "cuda/spmv_device.h"
 
 namespace upg::cuda {
 namespace {
-
-bool has_gpu() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-}
 
 struct Case {
   uint64_t rows, cols;
