@@ -130,11 +130,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (__syncthreads_or(patience.exhausted())) return;
   }
   // The last block out leaves the counters as they were.
-  if (rounds > 0) {
-    if (threadIdx.x == 0 && atomicAdd(&m.state->left, 1u) == gridDim.x - 1) {
-      atomicExch(&m.state->arrived, 0u);
-      atomicExch(&m.state->left, 0u);
-    }
+  if (rounds > 0 && threadIdx.x == 0 && atomicAdd(&m.state->left, 1u) == gridDim.x - 1) {
+    atomicExch(&m.state->arrived, 0u);
+    atomicExch(&m.state->left, 0u);
   }
 }
 

@@ -99,8 +99,8 @@ constexpr float kFloatZeroValue = 12582912.0f;
 // Columns c to c + 3, quantised as in kernels::QuantizeArgs: eight lanes have a block of 32, and all lanes of a warp
 // come here together. Those below `plain_columns` are kept as they were, too.
 __device__ inline void quantize_columns(const Scratch& scratch, uint32_t plain_columns, uint32_t first_block,
-                                        uint32_t end_block, uint32_t c, const float (&x)[4]) {
-  float largest = fmaxf(fmaxf(fabsf(x[0]), fabsf(x[1])), fmaxf(fabsf(x[2]), fabsf(x[3])));
+                                        uint32_t end_block, uint32_t c, const float4& x) {
+  float largest = fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
 #pragma unroll
   for (int d = 4; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
   float scale = 0, inverse = 0;
@@ -112,10 +112,9 @@ __device__ inline void quantize_columns(const Scratch& scratch, uint32_t plain_c
   }
   // Rounded in the float's lowest byte. A lane's columns are every other byte of eight, the next lane's the others:
   // they exchange, so that each has four bytes that lie together, in the order of place_of_column().
-  uint32_t bytes[4];
-#pragma unroll
-  for (uint32_t i = 0; i < 4; ++i) bytes[i] = __float_as_uint(fmaf(x[i], inverse, kFloatZeroValue));
-  const uint32_t mine = lookup(lookup(bytes[0], bytes[1], 0x0040), lookup(bytes[2], bytes[3], 0x0040), 0x5410);
+  const auto rounded = [&](float value) { return __float_as_uint(fmaf(value, inverse, kFloatZeroValue)); };
+  const uint32_t mine =
+      lookup(lookup(rounded(x.x), rounded(x.y), 0x0040), lookup(rounded(x.z), rounded(x.w), 0x0040), 0x5410);
   const uint32_t other = __shfl_xor_sync(0xffffffffu, mine, 1);
   const uint32_t word = lookup(mine, other, c % 8 == 0 ? 0x5140 : 0x3726);
   const uint32_t block = c / 32;
@@ -123,7 +122,7 @@ __device__ inline void quantize_columns(const Scratch& scratch, uint32_t plain_c
   const uint32_t at = 32 * (block - first_block);
   *reinterpret_cast<uint32_t*>(scratch.q + at + c % 32) = word;
   if (c % 32 == 0) scratch.scale[at / 32] = scale;
-  if (c < plain_columns) *reinterpret_cast<float4*>(scratch.x + c) = {x[0], x[1], x[2], x[3]};
+  if (c < plain_columns) *reinterpret_cast<float4*>(scratch.x + c) = x;
 }
 
 __device__ inline float4 sum_of(const float4& a, const float4& b) {
@@ -164,7 +163,7 @@ __device__ inline void prepare_normed(const Stage& s, uint32_t first_block, uint
   float* next_stream = s.next_stream;
   const uint32_t keep_begin = pass.kept * blockIdx.x, keep_end = min(keep_begin + pass.kept, cols);
   const uint32_t last = 32 * kStepBlocks * s.w.steps;
-  const bool plain = s.w.residual_values != nullptr;
+  const uint32_t plain_columns = s.w.residual_values != nullptr ? cols : 0;
   for (uint32_t round = 0; round < last; round += kHeldColumns) {
     if (round > 0) load_norm(round);
 #pragma unroll
@@ -177,9 +176,9 @@ __device__ inline void prepare_normed(const Stage& s, uint32_t first_block, uint
         __stcg(reinterpret_cast<float4*>(next_stream + c), held);
       const uint32_t of_warp = c - 4 * (threadIdx.x % 32);
       if (of_warp >= 32 * end_block || of_warp + 128 <= 32 * first_block) continue;  // of another slice
-      const float x[4] = {held.x * inverse_size * w.x, held.y * inverse_size * w.y, held.z * inverse_size * w.z,
-                          held.w * inverse_size * w.w};
-      quantize_columns(scratch, plain ? cols : 0, first_block, end_block, c, x);
+      quantize_columns(scratch, plain_columns, first_block, end_block, c,
+                       {held.x * inverse_size * w.x, held.y * inverse_size * w.y, held.z * inverse_size * w.z,
+                        held.w * inverse_size * w.w});
     }
   }
 }
@@ -192,7 +191,7 @@ __device__ inline void prepare_others(const Stage& s, uint32_t first_block, uint
   const float* a = s.in.data;
   const float* b = swiglu ? a + s.w.cols : s.in.count > 1 ? a + s.in.stride : nullptr;
   const uint32_t cols = s.w.cols, last = 32 * end_block, end = min(last, cols);
-  const bool plain = s.w.residual_values != nullptr;
+  const uint32_t plain_columns = s.w.residual_values != nullptr ? cols : 0;
   for (uint32_t round = 32 * first_block; round < last; round += kHeldColumns) {
     float4 of_a[kHeld], of_b[kHeld];
     wait_columns(a, b, round, end, tag_of(s.in_layer, pass.layers_before), patience, of_a, of_b);
@@ -200,13 +199,12 @@ __device__ inline void prepare_others(const Stage& s, uint32_t first_block, uint
     for (uint32_t i = 0; i < kHeld; ++i) {
       const uint32_t c = round + 4 * (threadIdx.x + i * kThreads);
       if (c >= last) continue;  // of a whole warp
-      float4 y = sum_of(untagged(of_a[i]), untagged(of_b[i]));
+      float4 x = sum_of(untagged(of_a[i]), untagged(of_b[i]));
       if (swiglu) {
         const float4 gate = of_a[i], up = of_b[i];
-        y = {silu(gate.x) * up.x, silu(gate.y) * up.y, silu(gate.z) * up.z, silu(gate.w) * up.w};
+        x = {silu(gate.x) * up.x, silu(gate.y) * up.y, silu(gate.z) * up.z, silu(gate.w) * up.w};
       }
-      const float x[4] = {y.x, y.y, y.z, y.w};
-      quantize_columns(scratch, plain ? cols : 0, first_block, end_block, c, x);
+      quantize_columns(scratch, plain_columns, first_block, end_block, c, x);
     }
   }
 }
@@ -389,7 +387,7 @@ __device__ inline void product_stage(const Stage& s, WeightStream& stream, const
 #pragma unroll 1
     for (uint32_t v = span.second; v <= span.last; ++v) sum += scratch.sums[16 * v * scratch.sum_slots + i % 16];
     const uint32_t row = 16 * share.panel_begin + i;
-    const float y = sum * (i == threadIdx.x ? first_row_scale : load_early(w.row_scales + row, true));
+    const float y = sum * (i == threadIdx.x ? first_row_scale : __ldg(w.row_scales + row));
     put(row, y, first_tag);
     if (s.best != nullptr && row < w.rows && likelier({y, static_cast<int32_t>(row)}, best))
       best = {y, static_cast<int32_t>(row)};

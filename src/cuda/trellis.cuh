@@ -167,11 +167,12 @@ struct Sums3 {
   }
 };
 
-/// Calls f with the type of the decoder that a matrix needs.
+/// A decoder's type as a value.
 template <typename Decoder>
 struct DecoderType {
   using type = Decoder;
 };
+/// Calls f with the DecoderType that a matrix needs.
 #pragma nv_exec_check_disable  // f is of the side that calls
 template <typename F>
 UPG_HOST_DEVICE auto with_decoder(const TrellisMatrix& w, F f) {
