@@ -101,6 +101,18 @@ __device__ inline float merged(uint32_t n, uint32_t i, Load share) {
   return value / total;
 }
 
+// Element i of [kGroup][stride] of the one share that n shares [n][kGroup][stride] are together.
+__device__ inline float merged_share(uint32_t n, uint32_t group, uint32_t stride, uint32_t i, const float* shares) {
+  const uint32_t g = i / stride, e = i % stride;
+  float top = -INFINITY, value = 0;
+#pragma unroll 1
+  for (uint32_t k = 0; k < n; ++k) top = fmaxf(top, shares[(k * group + g) * stride]);
+#pragma unroll 1
+  for (uint32_t k = 0; k < n && e > 0; ++k)
+    value += exp2f(shares[(k * group + g) * stride] - top) * shares[(k * group + g) * stride + e];
+  return e == 0 ? top : value;
+}
+
 // What a lane has gathered for its dimensions and positions: softmax so far, with a running maximum.
 template <unsigned kGroup>
 struct Gathered {
@@ -141,9 +153,9 @@ struct Gathered {
 };
 
 // Positions whose keys and values a warp loads together: each half of it one position at a time.
-template <typename Cache, unsigned kAhead>
+template <typename Cache, unsigned kAhead, unsigned kBlockWarps = kWarps>
 struct Loaded {
-  static constexpr uint32_t kStride = kWarps * 32 / kLanesPerPosition;  // positions of a block
+  static constexpr uint32_t kStride = kBlockWarps * 32 / kLanesPerPosition;  // positions of a block
   static constexpr uint32_t kPositions = kAhead * kStride;
   typename Cache::Raw k[kAhead], v[kAhead];
   float k_scale[kAhead], v_scale[kAhead];
@@ -172,10 +184,10 @@ template <unsigned kGroup>
 constexpr unsigned kAheadOf = kGroup == 1 ? 4 : 1;
 
 // Positions [begin, end) of the cache, of which `loaded` has the first, and one more whose key and value [2][head_dim]
-// are `fresh`, where it is not null.
-template <typename Cache, unsigned kGroup>
+// are `fresh`, where it is not null. Half as many warps' shares are left: [kBlockWarps / 2][kGroup][head_dim + 2].
+template <typename Cache, unsigned kGroup, unsigned kAhead, unsigned kBlockWarps>
 __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, uint32_t begin, uint32_t end,
-                                        Loaded<Cache, kAheadOf<kGroup>>& loaded, const float* q, const float* fresh,
+                                        Loaded<Cache, kAhead, kBlockWarps>& loaded, const float* q, const float* fresh,
                                         float* shares) {
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const uint32_t at = lane % kLanesPerPosition * kLaneDims;
@@ -196,14 +208,14 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
       acc[g][i] = 0;
     }
   }
-  constexpr uint32_t kStride = Loaded<Cache, kAheadOf<kGroup>>::kStride;
-  constexpr uint32_t kPositions = Loaded<Cache, kAheadOf<kGroup>>::kPositions;
+  constexpr uint32_t kStride = Loaded<Cache, kAhead, kBlockWarps>::kStride;
+  constexpr uint32_t kPositions = Loaded<Cache, kAhead, kBlockWarps>::kPositions;
   const uint32_t mine = threadIdx.x / kLanesPerPosition;
   // All lanes take part in each round: sums go across lanes.
 #pragma unroll 1
   for (uint32_t base = begin; base < end; base += kPositions) {
 #pragma unroll
-    for (uint32_t i = 0; i < kAheadOf<kGroup>; ++i) {
+    for (uint32_t i = 0; i < kAhead; ++i) {
       if (base + i * kStride >= end) break;
       float k[kLaneDims], v[kLaneDims];
       Cache::numbers(loaded.k[i], k);
@@ -214,7 +226,7 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
     }
     if (base + kPositions < end) loaded.load(s, first_vector, base + kPositions, end);
   }
-  if (fresh != nullptr && warp == kWarps - 1) {
+  if (fresh != nullptr && warp == kBlockWarps - 1) {
     float k[kLaneDims], v[kLaneDims];
 #pragma unroll
     for (unsigned i = 0; i < kLaneDims; ++i) {
@@ -244,10 +256,10 @@ __device__ inline void attend_positions(const Stage& s, uint64_t first_vector, u
   const uint32_t writers = (1u << (s.head_dim / kLaneDims)) - 1;
 #pragma unroll 1
   for (unsigned round = 0; round < 2; ++round) {
-    if (warp / kMergeWarps == 1 - round && writes) {
+    if (warp / (kBlockWarps / 2) == 1 - round && writes) {
 #pragma unroll
       for (unsigned g = 0; g < kGroup; ++g) {
-        float* share = shares + (warp % kMergeWarps * kGroup + g) * stride;
+        float* share = shares + (warp % (kBlockWarps / 2) * kGroup + g) * stride;
         if (round == 1) {
           const float other_top = share[0];
           const float new_top = fmaxf(top[g], other_top);
@@ -368,16 +380,8 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, u
       }
     } else {
 #pragma unroll 1
-      for (uint32_t i = threadIdx.x; i < heads * stride; i += kThreads) {
-        const uint32_t g = i / stride, e = i % stride;
-        float top = -INFINITY, value = 0;
-#pragma unroll 1
-        for (uint32_t k = 0; k < kMergeWarps; ++k) top = fmaxf(top, shares[(k * kGroup + g) * stride]);
-#pragma unroll 1
-        for (uint32_t k = 0; k < kMergeWarps && e > 0; ++k)
-          value += exp2f(shares[(k * kGroup + g) * stride] - top) * shares[(k * kGroup + g) * stride + e];
-        __stcg(partial + i, e == 0 ? top : value);
-      }
+      for (uint32_t i = threadIdx.x; i < heads * stride; i += kThreads)
+        __stcg(partial + i, merged_share(kMergeWarps, kGroup, stride, i, shares));
       // The last block of a unit puts the shares together, in their order whoever is last.
       __threadfence();
       __syncthreads();

@@ -35,8 +35,14 @@ class CudaTimeline final : public Timeline {
   }
   void fill(uint64_t n) override;
 
+  CachePlace place() const {
+    return {cache_.keys.get(),         cache_.values.get(), cache_.key_scales.get(),
+            cache_.value_scales.get(), angles_.get(),       static_cast<uint32_t>(cache_.capacity)};
+  }
+  const std::vector<Stage>& stages() const { return program_.stages; }
+  bool has_int8() const { return cache_.int8; }
+
  private:
-  void forward_prompt(std::span<const int32_t> tokens, LogitsRange range, float* logits);
   void run(int32_t token, bool logits);
   void enqueue(uint32_t end);
   void capture();
@@ -76,6 +82,8 @@ class CudaDevice final : public Device {
     return std::make_unique<CudaTimeline>(*this, capacity, kv.id == "int8");
   }
 
+  void forward(std::span<const Work> work) override;
+
   double measure_bandwidth() override {
     constexpr uint64_t kBytes = uint64_t{1} << 30;
     constexpr int kCopies = 8;
@@ -101,13 +109,8 @@ class CudaDevice final : public Device {
     if (cudaMemGetInfo(&free, &total) != cudaSuccess) return 0;
     return total - free - (copies[0] ? uint64_t{2} << 30 : 0);
   }
-  PromptRunner& prompts() {
-    if (!prompts_)
-      prompts_.emplace(decoder, *weights, shared_limit(),
-                       kBuiltForSm90a && properties.major == 9 && properties.minor == 0,
-                       static_cast<uint32_t>(properties.multiProcessorCount));
-    return *prompts_;
-  }
+  /// Whether passes of several tokens can run here; else they run one by one.
+  bool can_run_together() const { return can_multiply_tokens(shared_limit()); }
   uint32_t shared_limit() const { return static_cast<uint32_t>(properties.sharedMemPerBlockOptin); }
   DeviceReport report() const override { return {fusion, launches}; }
 
@@ -124,7 +127,15 @@ class CudaDevice final : public Device {
   uint64_t launches = 0;       // of the last token
 
  private:
+  struct Piece {
+    TokenRun run;
+    LogitsRange range;
+    float* logits;
+  };
+  void run_pass(std::span<const Piece> pieces, const std::vector<Stage>& stages);
+
   std::optional<PromptRunner> prompts_;  // its memory is taken by the first prompt
+  PinnedMemory<float> host_rows_;        // [PromptRunner::kLogitRows][vocab], the same
 };
 
 CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, bool int8) : device_(device) {
@@ -246,7 +257,10 @@ void CudaTimeline::finish() {
 }
 
 void CudaTimeline::forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) {
-  if (tokens.size() > 1 && can_multiply_tokens(device_.shared_limit())) return forward_prompt(tokens, range, logits);
+  if (tokens.size() > 1 && device_.can_run_together()) {
+    const Work work = {this, tokens, range, logits};
+    return device_.forward(std::span(&work, 1));
+  }
   const uint64_t vocab = device_.decoder.vocab;
   for (uint64_t i = 0; i < tokens.size(); ++i) {
     const bool wanted = i >= range.begin && i < range.end;
@@ -258,25 +272,6 @@ void CudaTimeline::forward(std::span<const int32_t> tokens, LogitsRange range, f
     finish();
     if (wanted) std::copy_n(host_logits_.get(), vocab, logits + (i - range.begin) * vocab);
   }
-}
-
-void CudaTimeline::forward_prompt(std::span<const int32_t> tokens, LogitsRange range, float* logits) {
-  const uint64_t vocab = device_.decoder.vocab;
-  PromptRunner& prompts = device_.prompts();
-  for (uint64_t at = 0; at < tokens.size(); at += kPromptTokens) {
-    const uint64_t n = std::min(kPromptTokens, tokens.size() - at);
-    prompts.run(tokens.subspan(at, n), length_, program_.stages, device_.stream);
-    length_ += n;
-    const uint64_t end = std::min(range.end, at + n);
-    for (uint64_t i = std::max(range.begin, at); i < end;) {
-      const uint64_t rows = std::min(end - i, PromptRunner::kLogitRows);
-      check(cudaMemcpyAsync(logits + (i - range.begin) * vocab, prompts.logits(i - at, rows, device_.stream),
-                            rows * vocab * sizeof(float), cudaMemcpyDeviceToHost, device_.stream),
-            "reading logits");
-      i += rows;
-    }
-  }
-  check(cudaStreamSynchronize(device_.stream), "running a prompt");
 }
 
 int32_t CudaTimeline::forward_greedy(int32_t token) {
@@ -291,6 +286,74 @@ void CudaTimeline::fill(uint64_t n) {
   set_bytes(cache_.keys.get(), 0x2c, layers * cache_.layer_bytes, "filling the cache");
   set_bytes(cache_.values.get(), 0x2c, layers * cache_.layer_bytes, "filling the cache");
   length_ = n;
+}
+
+// All runs in as few passes as there is room for, those of one token first.
+void CudaDevice::forward(std::span<const Work> work) {
+  const auto of = [](const Work& w) { return static_cast<CudaTimeline*>(w.timeline); };
+  uint64_t tokens = 0;
+  bool alike = true;
+  for (const Work& w : work) {
+    tokens += w.tokens.size();
+    alike = alike && of(w)->has_int8() == of(work[0])->has_int8();
+  }
+  if (tokens == 1 || !alike || !can_run_together()) return Device::forward(work);
+  std::vector<Piece> pieces;
+  uint64_t room = kPromptTokens;
+  const auto run = [&] {
+    if (!pieces.empty()) run_pass(pieces, of(work[0])->stages());
+    pieces.clear();
+    room = kPromptTokens;
+  };
+  for (const bool single : {true, false}) {
+    for (const Work& w : work) {
+      if ((w.tokens.size() == 1) != single) continue;
+      for (uint64_t at = 0; at < w.tokens.size();) {
+        const uint64_t n = std::min(room, w.tokens.size() - at);
+        const uint64_t begin = std::clamp(w.range.begin, at, at + n), end = std::clamp(w.range.end, begin, at + n);
+        pieces.push_back({{w.tokens.subspan(at, n), of(w)->length(), of(w)->place()},
+                          {begin - at, end - at},
+                          w.logits + (begin - std::min(begin, w.range.begin)) * decoder.vocab});
+        of(w)->set_length(of(w)->length() + n);
+        at += n;
+        room -= n;
+        if (room == 0) run();
+      }
+    }
+  }
+  run();
+}
+
+void CudaDevice::run_pass(std::span<const Piece> pieces, const std::vector<Stage>& stages) {
+  if (!prompts_) {
+    prompts_.emplace(decoder, *weights, shared_limit(),
+                     kBuiltForSm90a && properties.major == 9 && properties.minor == 0,
+                     static_cast<uint32_t>(properties.multiProcessorCount));
+    host_rows_ = allocate_pinned<float>(PromptRunner::kLogitRows * decoder.vocab, "logits");
+  }
+  std::vector<TokenRun> runs;
+  for (const Piece& piece : pieces) runs.push_back(piece.run);
+  prompts_->run(runs, stages, stream);
+  // Rows whose logits are wanted, moved together.
+  std::vector<float*> wanted;
+  uint64_t row = 0;
+  for (const Piece& piece : pieces) {
+    const uint64_t n = piece.range.end - piece.range.begin;
+    if (n > 0) prompts_->keep(row + piece.range.begin, n, wanted.size(), stream);
+    for (uint64_t i = 0; i < n; ++i) wanted.push_back(piece.logits + i * decoder.vocab);
+    row += piece.run.tokens.size();
+  }
+  for (uint64_t at = 0; at < wanted.size(); at += PromptRunner::kLogitRows) {
+    const uint64_t n = std::min(PromptRunner::kLogitRows, wanted.size() - at);
+    check(cudaMemcpyAsync(host_rows_.get(), prompts_->logits(at, n, stream), n * decoder.vocab * sizeof(float),
+                          cudaMemcpyDeviceToHost, stream),
+          "reading logits");
+    check(cudaStreamSynchronize(stream), "running a prompt");
+    context.pool.each(n, [&](uint64_t i, unsigned) {
+      std::copy_n(host_rows_.get() + i * decoder.vocab, decoder.vocab, wanted[at + i]);
+    });
+  }
+  check(cudaStreamSynchronize(stream), "running a prompt");
 }
 
 }  // namespace

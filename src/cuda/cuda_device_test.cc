@@ -13,6 +13,7 @@
 #include "base/float16.h"
 #include "codec/trellis.h"
 #include "cuda/first_gpu.h"
+#include "engine/engine_impl.h"
 #include "format/safetensors_writer.h"
 #include "format/test_util.h"
 #include "format/upg_file.h"
@@ -203,6 +204,49 @@ TEST_F(CudaDevice, SessionsTakeTurns) {
   for (int32_t token = 0; token < 9; ++token)
     for (int which = 0; which < 2; ++which)
       EXPECT_EQ(logits(sessions[which], 7 * token + which), alone[which][token]) << "session " << which;
+}
+
+// Tokens of several timelines in one pass, single ones beside a piece of a prompt, against each timeline alone.
+TEST_F(CudaDevice, SequencesTogetherGiveWhatTheyGiveAlone) {
+  for (const Shape& shape : {kShapes[1], kShapes[2], kShapes[3], kShapes[7]}) {
+    for (const char* kv : {"f16", "int8"}) {
+      const auto gpu = Engine::open(model(shape, "trellis3"), {.device = "cuda"});
+      Device& device = *gpu->impl().device;
+      const uint64_t vocab = gpu->info().vocab_size;
+      std::mt19937 random(9);
+      const auto draw = [&](uint64_t n) {
+        std::vector<int32_t> tokens(n);
+        for (int32_t& token : tokens) token = static_cast<int32_t>(random() % vocab);
+        return tokens;
+      };
+      std::vector<std::unique_ptr<Timeline>> together, alone;
+      for (uint64_t length : {3u, 40u, 1u, 700u, 18u}) {
+        const std::vector<int32_t> prompt = draw(length);
+        for (auto* timelines : {&together, &alone}) {
+          timelines->push_back(device.timeline(800, find_kv_type(kv), Activations::kQuantized));
+          timelines->back()->forward(prompt, {}, nullptr);
+        }
+      }
+      for (uint64_t step = 0; step < 4; ++step) {
+        std::vector<std::vector<int32_t>> tokens;
+        std::vector<std::vector<float>> rows, expected;
+        std::vector<Work> work;
+        for (uint64_t i = 0; i < together.size(); ++i) {
+          tokens.push_back(draw(i == step ? 37 : 1));
+          const LogitsRange range = {tokens[i].size() - 1, tokens[i].size()};
+          rows.emplace_back(vocab);
+          expected.emplace_back(vocab);
+          alone[i]->forward(tokens[i], range, expected[i].data());
+          work.push_back({together[i].get(), tokens[i], range, rows[i].data()});
+        }
+        device.forward(work);
+        for (uint64_t i = 0; i < rows.size(); ++i) {
+          EXPECT_LE(difference(rows[i], expected[i]), 0.05) << shape.name << " " << kv << ", timeline " << i;
+          EXPECT_EQ(together[i]->length(), alone[i]->length());
+        }
+      }
+    }
+  }
 }
 
 TEST_F(CudaDevice, WhatItCannotDoIsRefusedByName) {

@@ -96,6 +96,17 @@ __device__ inline float block_sum(float x, float* reduce) {
 constexpr int kFloatZero = 0x4b400000;
 constexpr float kFloatZeroValue = 12582912.0f;
 
+// The step of a block of 32 activations, as in kernels::QuantizeArgs, and its inverse; both 0 for zeros.
+struct Step32 {
+  float scale, inverse;
+};
+__device__ inline Step32 step_of(float largest) {
+  if (!(largest >= 0x1p-100f)) return {0, 0};
+  // The least power of two that is not below largest / 127, whose fraction is 0x7e0000 and whose exponent is 6.
+  const uint32_t bits = ((__float_as_uint(largest) + (0x7fffffu - 0x7e0000u)) & 0x7f800000u) - (6u << 23);
+  return {__uint_as_float(bits), __uint_as_float(0x7f000000u - bits)};
+}
+
 // Columns c to c + 3, quantised as in kernels::QuantizeArgs: eight lanes have a block of 32, and all lanes of a warp
 // come here together. Those below `plain_columns` are kept as they were, too.
 __device__ inline void quantize_columns(const Scratch& scratch, uint32_t plain_columns, uint32_t first_block,
@@ -103,13 +114,8 @@ __device__ inline void quantize_columns(const Scratch& scratch, uint32_t plain_c
   float largest = fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
 #pragma unroll
   for (int d = 4; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-  float scale = 0, inverse = 0;
-  if (largest >= 0x1p-100f) {
-    // The least power of two that is not below largest / 127, whose fraction is 0x7e0000 and whose exponent is 6.
-    const uint32_t bits = ((__float_as_uint(largest) + (0x7fffffu - 0x7e0000u)) & 0x7f800000u) - (6u << 23);
-    scale = __uint_as_float(bits);
-    inverse = __uint_as_float(0x7f000000u - bits);
-  }
+  const Step32 step = step_of(largest);
+  const float scale = step.scale, inverse = step.inverse;
   // Rounded in the float's lowest byte. A lane's columns are every other byte of eight, the next lane's the others:
   // they exchange, so that each has four bytes that lie together, in the order of place_of_column().
   const auto rounded = [&](float value) { return __float_as_uint(fmaf(value, inverse, kFloatZeroValue)); };

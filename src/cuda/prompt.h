@@ -16,26 +16,68 @@ struct HalfTokens {
   uint32_t width;  // 256 steps
 };
 
-/// x[t] = row tokens[t] of w.
-cudaError_t embed_tokens(const TrellisMatrix& w, const int32_t* tokens, uint32_t n, float* x, cudaStream_t stream);
+/// A matrix [n, ...] of tokens in parts: element (t, c) is the sum of data[i part_stride + t row_stride + c] over i,
+/// in order. Strides and what is read at a time are multiples of 4.
+struct RowParts {
+  float* data;
+  uint32_t count;
+  uint64_t part_stride, row_stride;
+};
 
-/// Norms or activates x [n, stride] and quantises it. kSwiglu takes two vectors of `cols` from each row. `plain`
-/// [n, cols] receives what is quantised, unless null.
-cudaError_t prepare_tokens(Input input, const float* x, uint64_t stride, const float* norm, float epsilon,
-                           uint32_t cols, uint32_t n, HalfTokens out, float* plain, cudaStream_t stream);
+/// Where a run of tokens has its keys and values, for all layers.
+struct CachePlace {
+  uint8_t *keys, *values;            // [layers][kv_heads][capacity][head_dim], f16 or int8
+  float *key_scales, *value_scales;  // [layers][kv_heads][capacity], int8 only
+  const float* angles;               // [capacity][rotary_dim]: cosines, then sines
+  uint32_t capacity;
+};
+
+/// A token of a pass.
+struct TokenRow {
+  int32_t token;
+  uint32_t place, position;
+};
+
+/// The stage of attention with the cache of `layer` at that place.
+UPG_HOST_DEVICE inline Stage at_place(Stage s, const CachePlace& place, uint32_t layer) {
+  const uint64_t vectors = static_cast<uint64_t>(layer) * s.kv_heads * place.capacity;
+  const uint64_t bytes = vectors * s.head_dim * (s.int8_cache ? 1 : 2);
+  s.keys = place.keys + bytes;
+  s.values = place.values + bytes;
+  s.key_scales = place.key_scales + vectors;
+  s.value_scales = place.value_scales + vectors;
+  s.angles = place.angles;
+  s.capacity = place.capacity;
+  return s;
+}
+
+/// x[t] = row rows[t].token of w.
+cudaError_t embed_tokens(const TrellisMatrix& w, const TokenRow* rows, uint32_t n, float* x, cudaStream_t stream);
+
+/// Norms or activates x and quantises it. kNorm takes stream [n, cols], to which x is added first; x may have no parts.
+/// kSwiglu takes two vectors of `cols` from each row. `plain` [n, cols] receives what is quantised, unless null.
+cudaError_t prepare_tokens(Input input, RowParts x, float* stream, const float* norm, float epsilon, uint32_t cols,
+                           uint32_t n, HalfTokens out, float* plain, cudaStream_t cuda_stream);
+
+/// y[t][c] = x[t][c], or += it: y [n, stride], c < width.
+cudaError_t add_parts(RowParts x, uint32_t width, uint32_t n, float* y, uint64_t stride, bool add, cudaStream_t stream);
 
 /// What a product of many tokens may use.
 struct GemmResources {
   uint32_t shared_limit;  // bytes of shared memory a block
   bool wide;              // the GPU has Hopper's warpgroup instructions, and so has this build
   uint32_t multiprocessors;
-  float* parts;  // [gemm_part_floats()]
+  float* parts;          // [part_floats]
+  uint64_t part_floats;  // the largest gemm_part_floats() of the matrices
+  float* scratch;        // [few_scratch_floats()]
 };
-uint64_t gemm_part_floats(uint32_t multiprocessors);
+uint64_t few_scratch_floats(uint32_t multiprocessors);
+/// What a product of the matrix may need; with less, few tokens take longer.
+uint64_t gemm_part_floats(const TrellisMatrix& w, uint32_t multiprocessors);
 
-/// y[t][r] = W x[t], or += it: y [n, stride].
-cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
-                            const GemmResources& resources, cudaStream_t stream);
+/// W x[t], which `where` tells how to read until the next product: in y [n, stride] or in resources.parts.
+cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
+                            const GemmResources& resources, RowParts* where, cudaStream_t stream);
 /// Whether a block may have the shared memory that this needs.
 bool can_multiply_tokens(uint32_t shared_limit);
 
@@ -43,13 +85,20 @@ bool can_multiply_tokens(uint32_t shared_limit);
 cudaError_t add_residual_tokens(const TrellisMatrix& w, const float* x, uint32_t n, float* y, uint64_t stride,
                                 cudaStream_t stream);
 
-/// Turns queries and keys of qkv [n, width] in place, puts keys and values into the cache of `attend` from `position`
-/// on.
-cudaError_t store_tokens(const Stage& attend, float* qkv, uint32_t width, uint32_t n, uint32_t position,
-                         cudaStream_t stream);
+/// Turns queries, which go to queries [n, heads * head_dim], and keys; puts keys and values into their caches.
+/// `constants` is the layer's stage of any run, places[rows[t].place] where token t's run has its cache.
+cudaError_t store_tokens(const Stage& constants, RowParts qkv, const TokenRow* rows, const CachePlace* places,
+                         uint32_t layer, uint32_t n, float* queries, cudaStream_t stream);
 
-/// Causal attention of n tokens at `position` and on, over the cache: out [n, heads * head_dim].
-cudaError_t attend_tokens(const Stage& attend, const float* qkv, uint32_t width, uint32_t n, uint32_t position,
-                          float* out, cudaStream_t stream);
+/// Causal attention of n tokens of one run, at `position` and on, over the cache of `attend`. Each head's result takes
+/// the place of its query: x [n, heads * head_dim].
+cudaError_t attend_run(const Stage& attend, uint32_t n, uint32_t position, float* x, cudaStream_t stream);
+
+/// What attend_singles() leaves between its launches.
+uint64_t attend_partial_floats(uint32_t head_dim, uint32_t multiprocessors);
+/// The same for n tokens of a run each, `longest` the most positions of one; partial [attend_partial_floats()].
+cudaError_t attend_singles(const Stage& constants, const TokenRow* rows, const CachePlace* places, uint32_t layer,
+                           uint32_t n, uint32_t longest, uint32_t multiprocessors, float* partial, float* x,
+                           cudaStream_t stream);
 
 }  // namespace upg::cuda

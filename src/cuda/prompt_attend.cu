@@ -21,7 +21,7 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
 // Heads of up to 32 kChunks dimensions, padded with zeros. Shared: keys and values [2 tiles][2][kTilePositions][row].
 template <unsigned kChunks>
 __global__ void __launch_bounds__(kAttendThreads)
-    attend_kernel(Stage s, const float* qkv, uint32_t width, uint32_t n, uint32_t position, float* out) {
+    attend_kernel(Stage s, uint32_t n, uint32_t position, float* x_of_all) {
   constexpr unsigned kDims = 32 * kChunks;
   constexpr unsigned kRow = kDims + 8;  // halves; 16 bytes more than a multiple of 128 or 64: no bank twice
   extern __shared__ __align__(16) __half tile[];
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kAttendThreads)
 #pragma unroll
   for (unsigned half = 0; half < 2; ++half) {
     const uint32_t query = first_query + 16 * warp + g + 8 * half;
-    const float* from = qkv + static_cast<uint64_t>(query) * width + static_cast<uint64_t>(head) * d;
+    const float* from = x_of_all + (static_cast<uint64_t>(query) * s.heads + head) * d;
 #pragma unroll
     for (unsigned c = 0; c < kChunks; ++c) {
       const uint32_t at = 32 * c + 8 * t;
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kAttendThreads)
     total[half] += __shfl_xor_sync(0xffffffffu, total[half], 2);
     const uint32_t query = first_query + 16 * warp + g + 8 * half;
     if (query >= n) continue;
-    float* to = out + (static_cast<uint64_t>(query) * s.heads + head) * d;
+    float* to = x_of_all + (static_cast<uint64_t>(query) * s.heads + head) * d;
 #pragma unroll
     for (unsigned i = 0; i < 4 * kChunks; ++i) {
       const unsigned at = 8 * i + 2 * t;
@@ -177,25 +177,23 @@ __global__ void __launch_bounds__(kAttendThreads)
 }
 
 template <unsigned kChunks>
-cudaError_t start(const Stage& s, const float* qkv, uint32_t width, uint32_t n, uint32_t position, float* out,
-                  cudaStream_t stream) {
+cudaError_t start(const Stage& s, uint32_t n, uint32_t position, float* x, cudaStream_t stream) {
   constexpr unsigned kShared = 2 * 2 * kTilePositions * (32 * kChunks + 8) * 2;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(attend_kernel<kChunks>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (allowed != cudaSuccess) return allowed;
   const dim3 grid((n + kTileQueries - 1) / kTileQueries, s.heads);
-  attend_kernel<kChunks><<<grid, kAttendThreads, kShared, stream>>>(s, qkv, width, n, position, out);
+  attend_kernel<kChunks><<<grid, kAttendThreads, kShared, stream>>>(s, n, position, x);
   return cudaGetLastError();
 }
 
 }  // namespace
 
-cudaError_t attend_tokens(const Stage& s, const float* qkv, uint32_t width, uint32_t n, uint32_t position, float* out,
-                          cudaStream_t stream) {
-  if (s.head_dim <= 32) return start<1>(s, qkv, width, n, position, out, stream);
-  if (s.head_dim <= 64) return start<2>(s, qkv, width, n, position, out, stream);
-  if (s.head_dim <= 96) return start<3>(s, qkv, width, n, position, out, stream);
-  return start<4>(s, qkv, width, n, position, out, stream);
+cudaError_t attend_run(const Stage& s, uint32_t n, uint32_t position, float* x, cudaStream_t stream) {
+  if (s.head_dim <= 32) return start<1>(s, n, position, x, stream);
+  if (s.head_dim <= 64) return start<2>(s, n, position, x, stream);
+  if (s.head_dim <= 96) return start<3>(s, n, position, x, stream);
+  return start<4>(s, n, position, x, stream);
 }
 
 }  // namespace upg::cuda

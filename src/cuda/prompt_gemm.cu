@@ -81,7 +81,7 @@ __device__ __forceinline__ void multiply_chunk(const uint8_t* tile, const uint8_
 template <typename Decoder, unsigned kTiles>
 __global__ void __launch_bounds__(kGemmThreads, 1)
     gemm(TrellisMatrix w, const __half* x, uint32_t width, const float* token_scales, uint32_t n, float* y,
-         uint64_t stride, bool add, float* parts, uint32_t one) {
+         uint64_t stride, float* parts, uint32_t one) {
   constexpr unsigned kTokens = 8 * kTiles;
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ __half2 steps[16];
@@ -157,10 +157,9 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
           if (token >= n) continue;
           const float value = acc[p][j][2 * half + e] * row_scale * token_scales[token];
           if (gridDim.z > 1) {
-            parts[(static_cast<uint64_t>(blockIdx.z) * n + token) * w.rows + row] = value;
+            parts[(static_cast<uint64_t>(blockIdx.z) * n + token) * 16 * w.panels + row] = value;
           } else {
-            float* to = y + token * stride + row;
-            *to = add ? *to + value : value;
+            y[token * stride + row] = value;
           }
         }
       }
@@ -168,20 +167,13 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   }
 }
 
-// What the slices gave, in their order.
-__global__ void add_parts(const float* parts, uint32_t slices, uint32_t rows, uint32_t n, float* y, uint64_t stride,
-                          bool add) {
-  const uint32_t row = blockIdx.x * blockDim.x + threadIdx.x, token = blockIdx.y;
-  if (row >= rows) return;
-  float sum = 0;
-  for (uint32_t z = 0; z < slices; ++z) sum += parts[(static_cast<uint64_t>(z) * n + token) * rows + row];
-  float* to = y + token * stride + row;
-  *to = add ? *to + sum : sum;
+RowParts parts_of(const TrellisMatrix& w, const GemmResources& resources, uint32_t slices, uint32_t n) {
+  return {resources.parts, slices, uint64_t{n} * 16 * w.panels, uint64_t{16} * w.panels};
 }
 
 template <typename Decoder, unsigned kTiles>
-cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
-                  const GemmResources& resources, cudaStream_t stream) {
+cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
+                  const GemmResources& resources, RowParts* where, cudaStream_t stream) {
   constexpr unsigned kShared = kSharedBytes<Decoder, 8 * kTiles>;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(gemm<Decoder, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
@@ -190,32 +182,37 @@ cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, ui
   // A matrix of few rows is cut into slices of columns, so that all multiprocessors have work.
   if (n <= kSlicedTokens) grid.z = min(max(resources.multiprocessors / (grid.x * grid.y), 1u), w.steps);
   gemm<Decoder, kTiles><<<grid, kGemmThreads, kShared, stream>>>(w, static_cast<const __half*>(x.values), x.width,
-                                                                 x.scales, n, y, stride, add, resources.parts, 1);
-  if (grid.z > 1)
-    add_parts<<<dim3((w.rows + 255) / 256, n), 256, 0, stream>>>(resources.parts, grid.z, w.rows, n, y, stride, add);
+                                                                 x.scales, n, y, stride, resources.parts, 1);
+  if (grid.z > 1) *where = parts_of(w, resources, grid.z, n);
   return cudaGetLastError();
 }
 
 template <typename Decoder>
-cudaError_t start_for(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
-                      const GemmResources& resources, cudaStream_t stream) {
-  if (n <= 8) return start<Decoder, 1>(w, x, n, y, stride, add, resources, stream);
+cudaError_t start_for(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
+                      const GemmResources& resources, RowParts* where, cudaStream_t stream) {
   if (n <= 32 || kSharedBytes<Decoder, kGemmTokens> + 1024 > resources.shared_limit)
-    return start<Decoder, 4>(w, x, n, y, stride, add, resources, stream);
-  return start<Decoder, kGemmTokens / 8>(w, x, n, y, stride, add, resources, stream);
+    return start<Decoder, 4>(w, x, n, y, stride, resources, where, stream);
+  return start<Decoder, kGemmTokens / 8>(w, x, n, y, stride, resources, where, stream);
 }
 
 }  // namespace
 
-uint64_t gemm_part_floats(uint32_t multiprocessors) { return uint64_t{kSlicedTokens} * multiprocessors * kGemmRows; }
+uint64_t gemm_part_floats(const TrellisMatrix& w, uint32_t multiprocessors) {
+  // All slices of up to kSlicedTokens, and four of half of the few tokens.
+  return max(uint64_t{kSlicedTokens} * multiprocessors * kGemmRows, uint64_t{4} * kFewTokens / 2 * 16 * w.panels);
+}
 
 bool can_multiply_tokens(uint32_t shared_limit) { return kSharedBytes<Lookups<4>, 32> + 1024 <= shared_limit; }
 
-cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
-                            const GemmResources& resources, cudaStream_t stream) {
-  if (resources.wide && n > kGemmTokens) return multiply_tokens_wide(w, x, n, y, stride, add, stream);
+cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
+                            const GemmResources& resources, RowParts* where, cudaStream_t stream) {
+  const FewParts few = multiply_few_tokens(w, x, n, resources, stream);
+  if (few.slices > 0) *where = parts_of(w, resources, few.slices, n);
+  if (few.status != cudaSuccess || few.slices > 0) return few.status;
+  *where = {y, 1, 0, stride};
+  if (resources.wide && n > kGemmTokens) return multiply_tokens_wide(w, x, n, y, stride, stream);
   return with_decoder(w, [&](auto decoder) {
-    return start_for<typename decltype(decoder)::type>(w, x, n, y, stride, add, resources, stream);
+    return start_for<typename decltype(decoder)::type>(w, x, n, y, stride, resources, where, stream);
   });
 }
 

@@ -58,7 +58,7 @@ __device__ __forceinline__ void multiply_group(float (&d)[128], uint64_t a, uint
 template <typename Decoder>
 __device__ __forceinline__ void multiply_block(const TrellisMatrix& w, const __half* x, uint32_t width,
                                                const float* token_scales, uint32_t n, float* y, uint64_t stride,
-                                               bool add, uint32_t one) {
+                                               uint32_t one) {
   extern __shared__ uint8_t unaligned[];
   __shared__ __half2 steps[16];
   uint8_t* shared = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
@@ -143,9 +143,7 @@ __device__ __forceinline__ void multiply_block(const TrellisMatrix& w, const __h
       for (unsigned e = 0; e < 2; ++e) {
         const uint32_t token = first_token + 8 * j + 2 * t + e;
         if (token >= n) continue;
-        const float value = acc[4 * j + 2 * half + e] * row_scale * token_scales[token];
-        float* to = y + token * stride + row;
-        *to = add ? *to + value : value;
+        y[token * stride + row] = acc[4 * j + 2 * half + e] * row_scale * token_scales[token];
       }
     }
   }
@@ -156,30 +154,29 @@ __device__ __forceinline__ void multiply_block(const TrellisMatrix& w, const __h
 template <typename Decoder>
 __global__ void __launch_bounds__(kThreads256, 1)
     wide_gemm(TrellisMatrix w, const __half* x, uint32_t width, const float* token_scales, uint32_t n, float* y,
-              uint64_t stride, bool add, uint32_t one) {
+              uint64_t stride, uint32_t one) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  multiply_block<Decoder>(w, x, width, token_scales, n, y, stride, add, one);
+  multiply_block<Decoder>(w, x, width, token_scales, n, y, stride, one);
 #endif
 }
 
 template <typename Decoder>
-cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
-                  cudaStream_t stream) {
+cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, cudaStream_t stream) {
   static const cudaError_t allowed =
       cudaFuncSetAttribute(wide_gemm<Decoder>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<Decoder>);
   if (allowed != cudaSuccess) return allowed;
   const dim3 grid((n + kTokens - 1) / kTokens, (w.panels + kRows / 16 - 1) / (kRows / 16));
   wide_gemm<Decoder><<<grid, kThreads256, kSharedBytes<Decoder>, stream>>>(w, static_cast<const __half*>(x.values),
-                                                                           x.width, x.scales, n, y, stride, add, 1);
+                                                                           x.width, x.scales, n, y, stride, 1);
   return cudaGetLastError();
 }
 
 }  // namespace
 
-cudaError_t multiply_tokens_wide(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, bool add,
+cudaError_t multiply_tokens_wide(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
                                  cudaStream_t stream) {
   return with_decoder(
-      w, [&](auto decoder) { return start<typename decltype(decoder)::type>(w, x, n, y, stride, add, stream); });
+      w, [&](auto decoder) { return start<typename decltype(decoder)::type>(w, x, n, y, stride, stream); });
 }
 
 }  // namespace upg::cuda

@@ -9,8 +9,8 @@ namespace {
 
 constexpr unsigned kOpThreads = 512;
 
-__global__ void embed_kernel(TrellisMatrix w, const int32_t* tokens, float* x) {
-  embed_row(w, tokens[blockIdx.x], threadIdx.x, blockDim.x, x + static_cast<uint64_t>(blockIdx.x) * w.cols);
+__global__ void embed_kernel(TrellisMatrix w, const TokenRow* rows, float* x) {
+  embed_row(w, rows[blockIdx.x].token, threadIdx.x, blockDim.x, x + static_cast<uint64_t>(blockIdx.x) * w.cols);
 }
 
 __device__ float reduce_block(float x, bool maximum, float* shared) {
@@ -22,75 +22,109 @@ __device__ float reduce_block(float x, bool maximum, float* shared) {
   return maximum ? warp_max(x) : warp_sum(x);
 }
 
+__device__ __forceinline__ float4 sum_at(const RowParts& x, uint32_t row, uint32_t c) {
+  const float* from = x.data + row * x.row_stride + c;
+  float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 4
+  for (uint32_t i = 0; i < x.count; ++i) sum = sum_of(sum, *reinterpret_cast<const float4*>(from + i * x.part_stride));
+  return sum;
+}
+
 // A block a token. The same integers and scales as for one token (product.cuh), then as halves.
 __global__ void __launch_bounds__(kOpThreads)
-    prepare_kernel(Input input, const float* x, uint64_t stride, const float* norm, float epsilon, uint32_t cols,
+    prepare_kernel(Input input, RowParts x, float* stream, const float* norm, float epsilon, uint32_t cols,
                    HalfTokens out, float* plain) {
-  extern __shared__ float values[];  // [width]
+  extern __shared__ __align__(16) float values[];  // [width]
   __shared__ float reduce[32];
-  const float* from = x + blockIdx.x * stride;
-  float power = 0;
-  for (uint32_t c = threadIdx.x; c < out.width; c += kOpThreads) {
-    float value = 0;
-    if (c < cols) value = input == Input::kSwiglu ? silu(from[c]) * from[cols + c] : from[c];
-    values[c] = value;
-    power += value * value;
-  }
-  float inverse_size = 1;
-  if (input == Input::kNorm) {
-    power = reduce_block(power, false, reduce);
-    inverse_size = __frsqrt_rn(power / static_cast<float>(cols) + epsilon);
-  }
-  __syncthreads();
+  const uint32_t row = blockIdx.x;
+  // Columns c to c + 3, c being a multiple of 4; eight lanes have a block of 32. All lanes of a warp come here
+  // together.
   float largest_scale = 0;
-  for (uint32_t c = threadIdx.x; c < out.width; c += kOpThreads) {  // a warp a block of 32
-    float value = values[c];
-    if (input == Input::kNorm) value *= c < cols ? inverse_size * norm[c] : 0.0f;
-    if (plain != nullptr && c < cols) plain[static_cast<uint64_t>(blockIdx.x) * cols + c] = value;
-    const float largest = warp_max(fabsf(value));
-    float rounded = 0;
-    if (largest >= 0x1p-100f) {
-      const uint32_t bits = (__float_as_uint(__fdiv_rn(largest, 127.0f)) + 0x7fffffu) & 0x7f800000u;
-      const float scale = __uint_as_float(bits);
-      rounded = static_cast<float>(__float2int_rn(value * __uint_as_float(0x7f000000u - bits))) * scale;
-      largest_scale = fmaxf(largest_scale, scale);
+  const auto quantize = [&](uint32_t c, float4 v) {
+    if (plain != nullptr && c < cols) *reinterpret_cast<float4*>(plain + static_cast<uint64_t>(row) * cols + c) = v;
+    float largest = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+#pragma unroll
+    for (int d = 4; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    const Step32 step = step_of(largest);
+    largest_scale = fmaxf(largest_scale, step.scale);
+    const auto rounded = [&](float value) { return rintf(value * step.inverse) * step.scale; };
+    *reinterpret_cast<float4*>(values + c) = {rounded(v.x), rounded(v.y), rounded(v.z), rounded(v.w)};
+  };
+  float power = 0;
+  for (uint32_t c = 4 * threadIdx.x; c < out.width; c += 4 * kOpThreads) {
+    float4 v = make_float4(0, 0, 0, 0);
+    if (c < cols) {
+      v = sum_at(x, row, c);
+      if (input == Input::kNorm) {
+        auto* kept = reinterpret_cast<float4*>(stream + static_cast<uint64_t>(row) * cols + c);
+        v = sum_of(*kept, v);
+        if (x.count > 0) *kept = v;
+      } else if (input == Input::kSwiglu) {
+        const float4 up = sum_at(x, row, cols + c);
+        v = {silu(v.x) * up.x, silu(v.y) * up.y, silu(v.z) * up.z, silu(v.w) * up.w};
+      }
     }
-    values[c] = rounded;
+    if (input == Input::kNorm) {
+      *reinterpret_cast<float4*>(values + c) = v;  // read by this thread alone
+      power += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+    } else {
+      quantize(c, v);
+    }
   }
-  largest_scale = reduce_block(largest_scale, true, reduce);
+  if (input == Input::kNorm) {
+    const float inverse_size = __frsqrt_rn(reduce_block(power, false, reduce) / static_cast<float>(cols) + epsilon);
+    for (uint32_t c = 4 * threadIdx.x; c < out.width; c += 4 * kOpThreads) {
+      const float4 v = *reinterpret_cast<const float4*>(values + c), w = load4(norm + c, c < cols);
+      quantize(
+          c, {v.x * inverse_size * w.x, v.y * inverse_size * w.y, v.z * inverse_size * w.z, v.w * inverse_size * w.w});
+    }
+  }
+  largest_scale = reduce_block(largest_scale, true, reduce);  // and all values are there
   const float inverse = largest_scale > 0 ? __uint_as_float(0x7f000000u - __float_as_uint(largest_scale)) : 0.0f;
-  if (threadIdx.x == 0) out.scales[blockIdx.x] = largest_scale;
-  __syncthreads();
-  auto* halves = static_cast<__half*>(out.values) + static_cast<uint64_t>(blockIdx.x) * out.width;
-  for (uint32_t c = threadIdx.x; c < out.width; c += kOpThreads)
-    halves[(c & ~31u) + place_of_column(c % 32)] = __float2half_rn(values[c] * inverse);
+  if (threadIdx.x == 0) out.scales[row] = largest_scale;
+  auto* halves = static_cast<__half*>(out.values) + static_cast<uint64_t>(row) * out.width;
+  for (uint32_t c = 8 * threadIdx.x; c < out.width; c += 8 * kOpThreads) {
+    const auto* from = reinterpret_cast<const float4*>(values + c);
+    const float4 a = from[0], b = from[1];
+    const auto pair = [&](float low, float high) {
+      const __half2 both = __floats2half2_rn(low * inverse, high * inverse);
+      return *reinterpret_cast<const uint32_t*>(&both);
+    };
+    // The order of place_of_column().
+    *reinterpret_cast<uint4*>(halves + c) = make_uint4(pair(a.x, b.x), pair(a.y, b.y), pair(a.z, b.z), pair(a.w, b.w));
+  }
 }
 
 constexpr unsigned kHeadsOfBlock = 4, kThreadsOfHead = 64;
 
-// A block a token and some heads of queries, keys or values; a thread a pair of elements.
+// A block a token and some heads of queries, keys or values, two warps each.
 __global__ void __launch_bounds__(kHeadsOfBlock* kThreadsOfHead)
-    store_kernel(Stage s, float* qkv, uint32_t width, uint32_t position) {
-  __shared__ float copies[kHeadsOfBlock][kMaxHeadDim];  // store_vector() leaves rounded values there
+    store_kernel(Stage constants, RowParts qkv, const TokenRow* rows, const CachePlace* places, uint32_t layer,
+                 float* queries) {
+  __shared__ float heads_of_block[kHeadsOfBlock][kMaxHeadDim];
   const uint32_t token = blockIdx.x, head = blockIdx.y * kHeadsOfBlock + threadIdx.y;
+  const TokenRow where = rows[token];
+  const Stage s = at_place(constants, places[where.place], layer);
   const uint32_t d = s.head_dim, half = s.rotary_dim / 2;
-  float* x = qkv + static_cast<uint64_t>(token) * width + static_cast<uint64_t>(head) * d;
-  const bool inside = head < s.heads + 2 * s.kv_heads;
-  if (s.bias != nullptr) {
-    for (uint32_t i = threadIdx.x; inside && i < d; i += kThreadsOfHead) x[i] += s.bias[head * d + i];
-    __syncthreads();
+  float* x = heads_of_block[threadIdx.y];
+  const bool inside = head < s.heads + 2 * s.kv_heads, turns = head < s.heads + s.kv_heads;
+  for (uint32_t i = 4 * threadIdx.x; inside && i < d; i += 4 * kThreadsOfHead) {
+    float4 v = sum_at(qkv, token, head * d + i);
+    if (s.bias != nullptr) v = sum_of(v, load4(s.bias + head * d + i, true));
+    *reinterpret_cast<float4*>(x + i) = v;
   }
+  __syncthreads();
   if (s.query_norm != nullptr) {
     const float* norm = head < s.heads ? s.query_norm : s.key_norm;
     float sum = 0;  // both warps of a head add up all of it
     for (uint32_t i = threadIdx.x % 32; inside && i < d; i += 32) sum = fmaf(x[i], x[i], sum);
     const float scale = 1 / sqrtf(warp_sum(sum) / static_cast<float>(d) + s.epsilon);
     __syncthreads();
-    for (uint32_t i = threadIdx.x; head < s.heads + s.kv_heads && i < d; i += kThreadsOfHead) x[i] *= scale * norm[i];
+    for (uint32_t i = threadIdx.x; turns && i < d; i += kThreadsOfHead) x[i] *= scale * norm[i];
     __syncthreads();
   }
-  if (head < s.heads + s.kv_heads) {
-    const float* angles = s.angles + static_cast<uint64_t>(position + token) * s.rotary_dim;
+  if (turns) {
+    const float* angles = s.angles + static_cast<uint64_t>(where.position) * s.rotary_dim;
     for (uint32_t i = threadIdx.x; i < half; i += kThreadsOfHead) {
       const float c = angles[i], sine = angles[half + i], a = x[i], b = x[half + i];
       x[i] = a * c - b * sine;
@@ -98,12 +132,26 @@ __global__ void __launch_bounds__(kHeadsOfBlock* kThreadsOfHead)
     }
   }
   __syncthreads();
-  if (head < s.heads || head >= s.heads + 2 * s.kv_heads || threadIdx.x >= 32) return;
-  const bool is_value = head >= s.heads + s.kv_heads;
-  const uint64_t vector = static_cast<uint64_t>((head - s.heads) % s.kv_heads) * s.capacity + position + token;
-  for (uint32_t i = threadIdx.x; i < d; i += 32) copies[threadIdx.y][i] = x[i];
-  __syncwarp();
-  store_vector(s, is_value ? s.values : s.keys, is_value ? s.value_scales : s.key_scales, vector, copies[threadIdx.y]);
+  if (head < s.heads) {
+    for (uint32_t i = threadIdx.x; i < d; i += kThreadsOfHead)
+      queries[(static_cast<uint64_t>(token) * s.heads + head) * d + i] = x[i];
+    return;
+  }
+  if (!inside || threadIdx.x >= 32) return;
+  const bool is_value = !turns;
+  const uint64_t vector = static_cast<uint64_t>((head - s.heads) % s.kv_heads) * s.capacity + where.position;
+  store_vector(s, is_value ? s.values : s.keys, is_value ? s.value_scales : s.key_scales, vector, x);
+}
+
+// y (+)= the sum of the parts, in their order.
+__global__ void add_kernel(RowParts x, uint32_t width, float* y, uint64_t stride, bool add) {
+  const uint32_t c = blockIdx.x * blockDim.x + threadIdx.x, token = blockIdx.y;
+  if (c >= width) return;
+  const float* from = x.data + token * x.row_stride + c;
+  float sum = 0;
+  for (uint32_t i = 0; i < x.count; ++i) sum += from[i * x.part_stride];
+  float* to = y + token * stride + c;
+  *to = add ? *to + sum : sum;
 }
 
 // A thread a row and token.
@@ -129,28 +177,34 @@ cudaError_t add_residual_tokens(const TrellisMatrix& w, const float* x, uint32_t
   return cudaGetLastError();
 }
 
-cudaError_t embed_tokens(const TrellisMatrix& w, const int32_t* tokens, uint32_t n, float* x, cudaStream_t stream) {
-  embed_kernel<<<n, 128, 0, stream>>>(w, tokens, x);
+cudaError_t embed_tokens(const TrellisMatrix& w, const TokenRow* rows, uint32_t n, float* x, cudaStream_t stream) {
+  embed_kernel<<<n, 128, 0, stream>>>(w, rows, x);
   return cudaGetLastError();
 }
 
-cudaError_t prepare_tokens(Input input, const float* x, uint64_t stride, const float* norm, float epsilon,
-                           uint32_t cols, uint32_t n, HalfTokens out, float* plain, cudaStream_t stream) {
+cudaError_t prepare_tokens(Input input, RowParts x, float* stream, const float* norm, float epsilon, uint32_t cols,
+                           uint32_t n, HalfTokens out, float* plain, cudaStream_t cuda_stream) {
   const uint32_t bytes = 4 * out.width;
   if (bytes > 48 << 10) {
     const cudaError_t status =
         cudaFuncSetAttribute(prepare_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
     if (status != cudaSuccess) return status;
   }
-  prepare_kernel<<<n, kOpThreads, bytes, stream>>>(input, x, stride, norm, epsilon, cols, out, plain);
+  prepare_kernel<<<n, kOpThreads, bytes, cuda_stream>>>(input, x, stream, norm, epsilon, cols, out, plain);
   return cudaGetLastError();
 }
 
-cudaError_t store_tokens(const Stage& attend, float* qkv, uint32_t width, uint32_t n, uint32_t position,
-                         cudaStream_t stream) {
-  const uint32_t heads = attend.heads + 2 * attend.kv_heads;
+cudaError_t store_tokens(const Stage& constants, RowParts qkv, const TokenRow* rows, const CachePlace* places,
+                         uint32_t layer, uint32_t n, float* queries, cudaStream_t stream) {
+  const uint32_t heads = constants.heads + 2 * constants.kv_heads;
   store_kernel<<<dim3(n, (heads + kHeadsOfBlock - 1) / kHeadsOfBlock), dim3(kThreadsOfHead, kHeadsOfBlock), 0,
-                 stream>>>(attend, qkv, width, position);
+                 stream>>>(constants, qkv, rows, places, layer, queries);
+  return cudaGetLastError();
+}
+
+cudaError_t add_parts(RowParts x, uint32_t width, uint32_t n, float* y, uint64_t stride, bool add,
+                      cudaStream_t stream) {
+  add_kernel<<<dim3((width + 255) / 256, n), 256, 0, stream>>>(x, width, y, stride, add);
   return cudaGetLastError();
 }
 

@@ -11,19 +11,23 @@ constexpr uint32_t kStepColumns = 32 * kStepBlocks;
 
 PromptRunner::PromptRunner(const PlainDecoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
                            uint32_t multiprocessors)
-    : decoder_(decoder), weights_(weights), resources_{shared_limit, wide, multiprocessors, nullptr} {
+    : decoder_(decoder), weights_(weights), resources_{shared_limit, wide, multiprocessors, nullptr, 0, nullptr} {
   const char* what = "prompts";
   uint64_t widest_in = kStepColumns * weights.head.steps, widest_out = 1, residual = 0;
+  uint64_t parts = gemm_part_floats(weights.head, multiprocessors);
   for (const LayerWeights& layer : weights.layers) {
     widest_out = std::max<uint64_t>({widest_out, rows_of(layer.qkv), rows_of(layer.gate_up)});
     for_each_matrix(layer, [&](const TrellisMatrix& w) {
       widest_in = std::max<uint64_t>(widest_in, uint64_t{kStepColumns} * w.steps);
       if (w.residual_values) residual = std::max<uint64_t>(residual, w.cols);
+      parts = std::max(parts, gemm_part_floats(w, multiprocessors));
     });
   }
   if (weights.head.residual_values) residual = std::max<uint64_t>(residual, weights.head.cols);
-  host_tokens_ = allocate_pinned<int32_t>(kPromptTokens, what);
-  tokens_ = allocate_zeros<int32_t>(kPromptTokens, what);
+  host_rows_ = allocate_pinned<TokenRow>(kPromptTokens, what);
+  rows_ = allocate_zeros<TokenRow>(kPromptTokens, what);
+  host_places_ = allocate_pinned<CachePlace>(kPromptTokens, what);
+  places_ = allocate_zeros<CachePlace>(kPromptTokens, what);
   stream_ = allocate_zeros<float>(kPromptTokens * decoder.hidden, what);
   wide_ = allocate_zeros<float>(kPromptTokens * widest_out, what);
   mixed_ = allocate_zeros<float>(kPromptTokens * decoder.attention.heads * decoder.attention.head_dim, what);
@@ -31,54 +35,112 @@ PromptRunner::PromptRunner(const PlainDecoder& decoder, const DeviceWeights& wei
   logits_ = allocate_zeros<float>(kLogitRows * decoder.vocab, what);
   halves_ = allocate_zeros<uint16_t>(kPromptTokens * widest_in, what);
   plain_ = allocate_zeros<float>(kPromptTokens * residual, what);
-  parts_ = allocate_zeros<float>(gemm_part_floats(multiprocessors), what);
+  parts_ = allocate_zeros<float>(parts, what);
   resources_.parts = parts_.get();
+  resources_.part_floats = parts;
+  scratch_ = allocate_zeros<float>(few_scratch_floats(multiprocessors), what);
+  resources_.scratch = scratch_.get();
+  partial_ = allocate_zeros<float>(
+      attend_partial_floats(static_cast<uint32_t>(decoder.attention.head_dim), multiprocessors), what);
 }
 
-// y = W f(x), or += it.
-void PromptRunner::multiply(const TrellisMatrix& w, Input input, const float* x, uint64_t stride, const float* norm,
-                            uint32_t n, float* y, uint64_t y_stride, bool add, cudaStream_t stream) {
+// W f(x), in y or in parts until the next product.
+RowParts PromptRunner::multiply(const TrellisMatrix& w, Input input, RowParts x, float* residual, const float* norm,
+                                uint32_t n, float* y, uint64_t stride, cudaStream_t stream) {
   const HalfTokens tokens{halves_.get(), scales_.get(), kStepColumns * w.steps};
   float* plain = w.residual_values ? plain_.get() : nullptr;
-  check(prepare_tokens(input, x, stride, norm, decoder_.epsilon, w.cols, n, tokens, plain, stream), "preparing tokens");
-  check(multiply_tokens(w, tokens, n, y, y_stride, add, resources_, stream), "multiplying tokens");
-  if (plain) check(add_residual_tokens(w, plain, n, y, y_stride, stream), "multiplying tokens");
+  check(prepare_tokens(input, x, residual, norm, decoder_.epsilon, w.cols, n, tokens, plain, stream),
+        "preparing tokens");
+  RowParts where{};
+  check(multiply_tokens(w, tokens, n, y, stride, resources_, &where, stream), "multiplying tokens");
+  if (plain) check(add_residual_tokens(w, plain, n, where.data, where.row_stride, stream), "multiplying tokens");
+  return where;
 }
 
-void PromptRunner::run(std::span<const int32_t> tokens, uint64_t position, const std::vector<Stage>& stages,
-                       cudaStream_t stream) {
-  const auto n = static_cast<uint32_t>(tokens.size());
-  const auto first = static_cast<uint32_t>(position);
-  check(cudaStreamSynchronize(stream), "running a prompt");  // the last one may still read its tokens
-  std::copy(tokens.begin(), tokens.end(), host_tokens_.get());
-  check(cudaMemcpyAsync(tokens_.get(), host_tokens_.get(), n * sizeof(int32_t), cudaMemcpyHostToDevice, stream),
-        "starting a prompt");
-  const uint64_t hidden = decoder_.hidden, mixed = decoder_.attention.heads * decoder_.attention.head_dim;
-  check(embed_tokens(weights_.embedding, tokens_.get(), n, stream_.get(), stream), "looking up tokens");
-  auto stage = stages.begin();
-  for (const LayerWeights& layer : weights_.layers) {
-    stage = std::find_if(stage, stages.end(), [](const Stage& s) { return s.op == Op::kAttend; });
-    const uint32_t width = rows_of(layer.qkv), gate_up = rows_of(layer.gate_up);
-    const auto normed = [&](const std::vector<TrellisMatrix>& parts, const float* norm) {
-      float* y = wide_.get();
-      for (const TrellisMatrix& w : parts) {
-        multiply(w, Input::kNorm, stream_.get(), hidden, norm, n, y, rows_of(parts), false, stream);
-        y += w.rows;
-      }
-    };
-    normed(layer.qkv, layer.attention_norm);
-    check(store_tokens(*stage, wide_.get(), width, n, first, stream), "filling the cache");
-    check(attend_tokens(*stage, wide_.get(), width, n, first, mixed_.get(), stream), "attention");
-    multiply(layer.output, Input::kPlain, mixed_.get(), mixed, nullptr, n, stream_.get(), hidden, true, stream);
-    normed(layer.gate_up, layer.mlp_norm);
-    multiply(layer.down, Input::kSwiglu, wide_.get(), gate_up, nullptr, n, stream_.get(), hidden, true, stream);
-    ++stage;
+// Matrices one below the other, of the norm of the residual stream, to which `before` is added first.
+RowParts PromptRunner::normed(const std::vector<TrellisMatrix>& parts, RowParts before, const float* norm, uint32_t n,
+                              cudaStream_t stream) {
+  const uint64_t stride = rows_of(parts);
+  if (parts.size() == 1)
+    return multiply(parts[0], Input::kNorm, before, stream_.get(), norm, n, wide_.get(), stride, stream);
+  float* y = wide_.get();
+  for (const TrellisMatrix& w : parts) {
+    const RowParts where = multiply(w, Input::kNorm, before, stream_.get(), norm, n, y, stride, stream);
+    if (where.data != y) check(add_parts(where, w.rows, n, y, stride, false, stream), "multiplying tokens");
+    before = {};
+    y += w.rows;
   }
+  return {wide_.get(), 1, 0, stride};
+}
+
+void PromptRunner::keep(uint64_t row, uint64_t n, uint64_t as, cudaStream_t stream) {
+  const uint64_t hidden = decoder_.hidden;
+  if (row == as) return;
+  // One by one where they overlap.
+  const uint64_t each = std::min(n, row - as);
+  for (uint64_t i = 0; i < n; i += each)
+    check(cudaMemcpyAsync(stream_.get() + (as + i) * hidden, stream_.get() + (row + i) * hidden,
+                          std::min(each, n - i) * hidden * sizeof(float), cudaMemcpyDeviceToDevice, stream),
+          "keeping rows");
+}
+
+void PromptRunner::send_rows(std::span<const TokenRun> runs, cudaStream_t stream) {
+  check(cudaStreamSynchronize(stream), "running a prompt");  // the last pass may still read its tokens
+  uint64_t n = 0;
+  for (uint32_t place = 0; place < runs.size(); ++place) {
+    host_places_[place] = runs[place].place;
+    auto position = static_cast<uint32_t>(runs[place].position);
+    for (int32_t token : runs[place].tokens) host_rows_[n++] = {token, place, position++};
+  }
+  check(cudaMemcpyAsync(rows_.get(), host_rows_.get(), n * sizeof(TokenRow), cudaMemcpyHostToDevice, stream),
+        "starting a prompt");
+  check(cudaMemcpyAsync(places_.get(), host_places_.get(), runs.size() * sizeof(CachePlace), cudaMemcpyHostToDevice,
+                        stream),
+        "starting a prompt");
+}
+
+void PromptRunner::run(std::span<const TokenRun> runs, const std::vector<Stage>& stages, cudaStream_t stream) {
+  uint32_t n = 0, singles = 0;
+  uint64_t longest = 0;
+  for (const TokenRun& run : runs) n += static_cast<uint32_t>(run.tokens.size());
+  for (; singles < runs.size() && runs[singles].tokens.size() == 1; ++singles)
+    longest = std::max(longest, runs[singles].position + 1);
+  send_rows(runs, stream);
+  const uint64_t hidden = decoder_.hidden, mixed = decoder_.attention.heads * decoder_.attention.head_dim;
+  check(embed_tokens(weights_.embedding, rows_.get(), n, stream_.get(), stream), "looking up tokens");
+  auto stage = stages.begin();
+  RowParts before{};
+  for (uint32_t i = 0; i < weights_.layers.size(); ++i, ++stage) {
+    const LayerWeights& layer = weights_.layers[i];
+    stage = std::find_if(stage, stages.end(), [](const Stage& s) { return s.op == Op::kAttend; });
+    const RowParts qkv = normed(layer.qkv, before, layer.attention_norm, n, stream);
+    check(store_tokens(*stage, qkv, rows_.get(), places_.get(), i, n, mixed_.get(), stream), "filling the cache");
+    if (singles > 0)
+      check(attend_singles(*stage, rows_.get(), places_.get(), i, singles, static_cast<uint32_t>(longest),
+                           resources_.multiprocessors, partial_.get(), mixed_.get(), stream),
+            "attention");
+    float* at = mixed_.get() + singles * mixed;
+    for (const TokenRun& run : runs.subspan(singles)) {
+      check(attend_run(at_place(*stage, run.place, i), static_cast<uint32_t>(run.tokens.size()),
+                       static_cast<uint32_t>(run.position), at, stream),
+            "attention");
+      at += run.tokens.size() * mixed;
+    }
+    before = multiply(layer.output, Input::kPlain, {mixed_.get(), 1, 0, mixed}, nullptr, nullptr, n, wide_.get(),
+                      hidden, stream);
+    const RowParts gate_up = normed(layer.gate_up, before, layer.mlp_norm, n, stream);
+    before = multiply(layer.down, Input::kSwiglu, gate_up, nullptr, nullptr, n, wide_.get(), hidden, stream);
+  }
+  check(add_parts(before, static_cast<uint32_t>(hidden), n, stream_.get(), hidden, true, stream), "adding parts");
 }
 
 const float* PromptRunner::logits(uint64_t begin, uint64_t n, cudaStream_t stream) {
-  multiply(weights_.head, Input::kNorm, stream_.get() + begin * decoder_.hidden, decoder_.hidden, weights_.norm,
-           static_cast<uint32_t>(n), logits_.get(), decoder_.vocab, false, stream);
+  const RowParts where = multiply(weights_.head, Input::kNorm, {}, stream_.get() + begin * decoder_.hidden,
+                                  weights_.norm, static_cast<uint32_t>(n), logits_.get(), decoder_.vocab, stream);
+  if (where.data != logits_.get())
+    check(add_parts(where, static_cast<uint32_t>(decoder_.vocab), static_cast<uint32_t>(n), logits_.get(),
+                    decoder_.vocab, false, stream),
+          "adding parts");
   return logits_.get();
 }
 

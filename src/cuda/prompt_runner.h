@@ -1,7 +1,8 @@
-// The forward pass for many tokens: one launch an op, working memory for kPromptTokens of them.
+// The forward pass for many tokens, of one run or of several: one launch an op, working memory for kPromptTokens.
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "cuda/program_builder.h"
 #include "cuda/prompt.h"
@@ -10,30 +11,45 @@ namespace upg::cuda {
 
 constexpr uint64_t kPromptTokens = 2048;
 
+/// Consecutive tokens of one timeline.
+struct TokenRun {
+  std::span<const int32_t> tokens;
+  uint64_t position;  // of the first
+  CachePlace place;
+};
+
 class PromptRunner {
  public:
   /// Takes its memory now; weights and decoder outlive it.
   PromptRunner(const PlainDecoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
                uint32_t multiprocessors);
 
-  /// Enqueues `tokens` (at most kPromptTokens) at `position` and on; `stages` are those of build_program() for the
-  /// cache to fill.
-  void run(std::span<const int32_t> tokens, uint64_t position, const std::vector<Stage>& stages, cudaStream_t stream);
+  /// Enqueues the tokens of the runs, one after the other; kPromptTokens at most in all, and those of runs of one token
+  /// first. `stages` are those of build_program() for any of them: all have caches of one type.
+  void run(std::span<const TokenRun> runs, const std::vector<Stage>& stages, cudaStream_t stream);
 
-  /// Enqueues the logits of tokens [begin, begin + n) of the last run, n at most kLogitRows: [n, vocab] on the device.
+  /// Moves rows [row, row + n) of what the pass left to [as, as + n); as <= row.
+  void keep(uint64_t row, uint64_t n, uint64_t as, cudaStream_t stream);
+  /// Enqueues the logits of rows [begin, begin + n) of the last pass, a row a token unless moved; n at most kLogitRows:
+  /// [n, vocab] on the device.
   const float* logits(uint64_t begin, uint64_t n, cudaStream_t stream);
   static constexpr uint64_t kLogitRows = 128;
 
  private:
-  void multiply(const TrellisMatrix& w, Input input, const float* x, uint64_t stride, const float* norm, uint32_t n,
-                float* y, uint64_t y_stride, bool add, cudaStream_t stream);
+  RowParts multiply(const TrellisMatrix& w, Input input, RowParts x, float* residual, const float* norm, uint32_t n,
+                    float* y, uint64_t stride, cudaStream_t stream);
+  RowParts normed(const std::vector<TrellisMatrix>& parts, RowParts before, const float* norm, uint32_t n,
+                  cudaStream_t stream);
+  void send_rows(std::span<const TokenRun> runs, cudaStream_t stream);
 
   const PlainDecoder& decoder_;
   const DeviceWeights& weights_;
   GemmResources resources_;
-  PinnedMemory<int32_t> host_tokens_;
-  DeviceMemory<int32_t> tokens_;
-  DeviceMemory<float> stream_, wide_, mixed_, scales_, logits_, plain_, parts_;
+  PinnedMemory<TokenRow> host_rows_;
+  DeviceMemory<TokenRow> rows_;
+  PinnedMemory<CachePlace> host_places_;
+  DeviceMemory<CachePlace> places_;
+  DeviceMemory<float> stream_, wide_, mixed_, scales_, logits_, plain_, parts_, scratch_, partial_;
   DeviceMemory<uint16_t> halves_;
 };
 

@@ -1,0 +1,276 @@
+// The product of few tokens: every warp goes through its own panels, two at a time, without waiting for others. It
+// decodes weights in the registers from which the tensor cores take them: the order of the sum's terms is free, so what
+// a lane has decoded, 32 columns of a row, are its own terms of eight products.
+#include <cuda_fp16.h>
+
+#include <algorithm>
+
+#include "cuda/prompt_gemm.cuh"
+#include "cuda/prompt_tile.cuh"
+
+namespace upg::cuda {
+namespace {
+
+constexpr unsigned kFewWarps = 16, kFewThreads = 32 * kFewWarps;
+constexpr unsigned kDeclaredBytes = 1024;  // room for what is declared in the kernel
+constexpr unsigned kStepHalves = 32 * kStepBlocks;
+
+// With more tokens, registers are for their sums.
+template <unsigned kTiles>
+constexpr unsigned kPanelsAtOnce = kTiles <= 4 ? 2 : 1;
+constexpr unsigned kFewSums = 32 * 32;  // most sums of a warp, of all its panels and tokens
+constexpr unsigned kSlots = 2;          // of a warp's ring; each has a step of all panels that the warp works on
+template <typename Decoder, unsigned kTiles>
+constexpr unsigned kRingBytes = kSlots* kPanelsAtOnce<kTiles>* step_bytes(Decoder::kBits);
+
+// A token's row in shared memory: 64 bytes more, so that two rows' parts of 64 meet no bank twice.
+UPG_HOST_DEVICE constexpr unsigned token_row_bytes(unsigned steps) { return 2 * kStepHalves * steps + 64; }
+// Of a block whose slice has so many steps.
+template <typename Decoder, unsigned kTiles>
+uint32_t few_shared_bytes(uint32_t steps) {
+  return kFewWarps * kRingBytes<Decoder, kTiles> + 8 * kTiles * token_row_bytes(steps);
+}
+
+// Two rows of a panel, 2 g and 2 g + 1, of one block of 32 columns: levels + 128, and the rows' steps.
+template <typename Decoder>
+struct TwoRows {
+  uint32_t levels[2][8];
+  __half2 steps[2];
+
+  // The lane's block is 2 (lane % 4) + odd of the step.
+  __device__ __forceinline__ void decode(const Decoder& decoder, const uint8_t* step, unsigned odd,
+                                         const __half2* steps_of) {
+    constexpr unsigned kBits = Decoder::kBits;
+    const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const unsigned from = 4 * (g / 2 + 4 * odd) + t;
+    uint32_t words[2][kBits];
+#pragma unroll
+    for (unsigned k = 0; k < kBits; ++k) {
+      const uint2 both = *reinterpret_cast<const uint2*>(step + 512 * k + 16 * from + 8 * (g % 2));
+      words[0][k] = both.x;
+      words[1][k] = both.y;
+    }
+    const uint32_t places = step[512 * kBits + 2 * from + g % 2];
+    steps[0] = steps_of[places & 15];
+    steps[1] = steps_of[places >> 4];
+    decoder.bytes(words[0], levels[0]);
+    decoder.bytes(words[1], levels[1]);
+  }
+};
+
+// Slice `blockIdx.y` of the columns, and some of the panels: parts [slices][n][16 panels], scratch
+// [blocks][kFewWarps][kFewSums].
+template <typename Decoder, unsigned kTiles>  // of 8 tokens
+__global__ void __launch_bounds__(kFewThreads, 1)
+    few_gemm(TrellisMatrix w, Deal deal, const __half* x, uint32_t width, const float* token_scales, uint32_t n,
+             float* parts, float* scratch, uint32_t one) {
+  constexpr unsigned kTokens = 8 * kTiles, kPanels = kPanelsAtOnce<kTiles>, kStep = step_bytes(Decoder::kBits);
+  extern __shared__ __align__(128) uint8_t shared[];
+  __shared__ __half2 steps[16];
+  const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const uint32_t first_step = deal.steps.begin(blockIdx.y), n_steps = deal.steps.begin(blockIdx.y + 1) - first_step;
+  const uint32_t first_group = deal.panels.begin(blockIdx.x), end_group = deal.panels.begin(blockIdx.x + 1);
+  const uint32_t row_bytes = token_row_bytes(n_steps);
+  uint8_t* ring = shared + warp * kRingBytes<Decoder, kTiles>;
+  uint8_t* tokens = shared + kFewWarps * kRingBytes<Decoder, kTiles>;
+  if (threadIdx.x < 16) steps[threadIdx.x] = __float2half2_rn(w.block_steps[threadIdx.x] * 0x1p-8f);
+  const Decoder decoder(w, one, kOffset);
+
+  // The slice of the tokens, 16 bytes a time; those of an odd or even block that lanes take together lie together.
+  for (unsigned token = warp; token < kTokens; token += kFewWarps) {
+    const __half* from = x + static_cast<uint64_t>(token) * width + kStepHalves * first_step;
+    for (unsigned part = lane; part < n_steps * (kStepHalves / 8); part += 32) {
+      const unsigned block = lane / 4, pair = lane % 4;
+      copy16(tokens + token * row_bytes + part / 32 * 512 + 256 * (block % 2) + 64 * pair + 16 * (block / 2),
+             from + 8 * part);
+    }
+  }
+  copies_end();
+  // This warp's share of the block's groups of panels, in steps: where a group is cut, others have the rest of it.
+  const uint32_t items = (end_group - first_group) * n_steps;
+  const uint32_t begin = items * warp / kFewWarps, end = items * (warp + 1) / kFewWarps;
+  uint32_t group = first_group + begin / n_steps, step = begin % n_steps;
+  uint32_t coming = begin, coming_group = group, coming_step = step, slot = 0;
+  const auto fetch = [&](uint32_t to_slot) {
+    if (coming < end) {
+      uint8_t* to = ring + to_slot * kPanels * kStep;
+#pragma unroll
+      for (unsigned p = 0; p < kPanels; ++p) {
+        const uint32_t panel = min(kPanels * coming_group + p, w.panels - 1);
+        const uint8_t* from = w.data + (static_cast<uint64_t>(panel) * w.steps + first_step + coming_step) * kStep;
+        for (unsigned i = 16 * lane; i < kStep; i += 512) copy16(to + p * kStep + i, from + i);
+      }
+      ++coming;
+      if (++coming_step == n_steps) {
+        coming_step = 0;
+        ++coming_group;
+      }
+    }
+    copies_end();
+  };
+#pragma unroll
+  for (unsigned i = 0; i < kSlots; ++i) fetch(i);
+  copies_wait<static_cast<int>(kSlots)>();
+  __syncthreads();
+
+  float acc[kPanels][kTiles][4] = {};
+  const auto for_each_sum = [&](auto f) {
+#pragma unroll
+    for (unsigned p = 0; p < kPanels; ++p)
+#pragma unroll
+      for (unsigned tile = 0; tile < kTiles; ++tile)
+#pragma unroll
+        for (unsigned e = 0; e < 4; ++e) f(acc[p][tile][e], (p * kTiles + tile) * 4 + e);
+  };
+  const auto scratch_of = [&](unsigned of_warp) {
+    const uint64_t block = static_cast<uint64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
+    return scratch + (block * kFewWarps + of_warp) * kFewSums + lane;
+  };
+  const auto leave = [&] { for_each_sum([&](float sum, unsigned i) { __stcg(scratch_of(warp) + 32 * i, sum); }); };
+  const auto put = [&] {
+#pragma unroll
+    for (unsigned p = 0; p < kPanels; ++p) {
+      const uint32_t panel = kPanels * group + p, row = 16 * panel + 2 * g;
+      if (panel >= w.panels) continue;
+      const float2 row_scales = *reinterpret_cast<const float2*>(w.row_scales + row);
+#pragma unroll
+      for (unsigned tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+        for (unsigned e = 0; e < 2; ++e) {
+          const uint32_t token = 8 * tile + 2 * t + e;
+          if (token >= n) continue;
+          const float scale = 256.0f * token_scales[token];
+          float* to = parts + (static_cast<uint64_t>(blockIdx.y) * n + token) * 16 * w.panels + row;
+          *reinterpret_cast<float2*>(to) =
+              make_float2(acc[p][tile][e] * row_scales.x * scale, acc[p][tile][2 + e] * row_scales.y * scale);
+        }
+      }
+    }
+  };
+  const uint8_t* of_lane = tokens + g * row_bytes + 16 * t;
+  bool from_start = step == 0;  // this warp has the group's first step
+#pragma unroll 1
+  for (uint32_t at = begin; at < end; ++at) {
+    copies_wait<static_cast<int>(kSlots) - 1>();
+    __syncwarp();
+    const uint8_t* now = ring + slot * kPanels * kStep;
+#pragma unroll 1
+    for (unsigned odd = 0; odd < 2; ++odd) {
+      TwoRows<Decoder> rows[kPanels];
+#pragma unroll
+      for (unsigned p = 0; p < kPanels; ++p) rows[p].decode(decoder, now + p * kStep, odd, steps);
+      const uint8_t* b = of_lane + 512 * step + 256 * odd;
+#pragma unroll
+      for (unsigned pair = 0; pair < 4; ++pair) {
+        uint32_t a[2][kPanels][4];
+#pragma unroll
+        for (unsigned i = 0; i < 2; ++i)
+#pragma unroll
+          for (unsigned p = 0; p < kPanels; ++p)
+#pragma unroll
+            for (unsigned row = 0; row < 2; ++row) {
+              uint32_t halves[2];
+              to_halves(rows[p].levels[row][2 * pair + i], rows[p].steps[row], halves);
+              a[i][p][row] = halves[0];
+              a[i][p][2 + row] = halves[1];
+            }
+        // Two tiles of tokens at a time, so that sums do not wait for themselves.
+        constexpr unsigned kTogether = kTiles < 2 ? 1 : 2;
+#pragma unroll
+        for (unsigned first = 0; first < kTiles; first += kTogether) {
+          uint4 of_tokens[kTogether];
+#pragma unroll
+          for (unsigned j = 0; j < kTogether; ++j)
+            of_tokens[j] = *reinterpret_cast<const uint4*>(b + 8 * (first + j) * row_bytes + 64 * pair);
+#pragma unroll
+          for (unsigned i = 0; i < 2; ++i)
+#pragma unroll
+            for (unsigned j = 0; j < kTogether; ++j)
+#pragma unroll
+              for (unsigned p = 0; p < kPanels; ++p)
+                multiply_halves(acc[p][first + j], a[i][p], i == 0 ? of_tokens[j].x : of_tokens[j].z,
+                                i == 0 ? of_tokens[j].y : of_tokens[j].w);
+        }
+      }
+    }
+    __syncwarp();
+    fetch(slot);
+    slot ^= 1;
+    if (++step < n_steps) continue;
+    if (from_start) {
+      put();
+    } else {
+      leave();
+    }
+    for_each_sum([](float& sum, unsigned) { sum = 0; });
+    from_start = true;
+    step = 0;
+    ++group;
+  }
+  if (step > 0 && !from_start) leave();  // the middle of a group
+  __syncthreads();
+  if (step == 0 || !from_start || begin == end) return;
+  // The rest of this group, from those who had it.
+  uint32_t left = n_steps - step;
+#pragma unroll 1
+  for (unsigned other = warp + 1; left > 0; ++other) {
+    const uint32_t its = items * (other + 1) / kFewWarps - items * other / kFewWarps;
+    if (its == 0) continue;
+    for_each_sum([&](float& sum, unsigned i) { sum += __ldcg(scratch_of(other) + 32 * i); });
+    left -= min(left, its);
+  }
+  put();
+}
+
+// How a product is dealt to the blocks so that the busiest warp has least to do; slices == 0: it does not fit.
+template <typename Decoder, unsigned kTiles>
+Deal deal_few(const TrellisMatrix& w, const GemmResources& resources, uint32_t n) {
+  const uint32_t groups = (w.panels + kPanelsAtOnce<kTiles> - 1) / kPanelsAtOnce<kTiles>;
+  Deal best{};
+  double least = 0;
+  for (uint32_t slices = 1; slices <= w.steps && slices <= resources.multiprocessors; ++slices) {
+    const uint32_t blocks = std::min(resources.multiprocessors / slices, groups);
+    const uint32_t steps = (w.steps + slices - 1) / slices, each = (groups + blocks - 1) / blocks;
+    if (few_shared_bytes<Decoder, kTiles>(steps) + kDeclaredBytes > resources.shared_limit) continue;
+    if (uint64_t{slices} * n * 16 * w.panels > resources.part_floats) break;
+    // In steps of a warp. To write a part of a group and to read it again takes as long as a twentieth of one.
+    const double cost =
+        each * steps / double{kFewWarps} + 0.05 * slices * groups / static_cast<double>(resources.multiprocessors);
+    if (best.slices != 0 && cost >= least) continue;
+    least = cost;
+    best = {slices, blocks, {w.steps / slices, w.steps % slices}, {groups / blocks, groups % blocks}};
+  }
+  return best;
+}
+
+template <typename Decoder, unsigned kTiles>
+FewParts start(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources, cudaStream_t stream) {
+  const Deal deal = deal_few<Decoder, kTiles>(w, resources, n);
+  if (deal.slices == 0) return {cudaSuccess, 0};
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(few_gemm<Decoder, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(resources.shared_limit - kDeclaredBytes));
+  if (allowed != cudaSuccess) return {allowed, deal.slices};
+  const uint32_t bytes = few_shared_bytes<Decoder, kTiles>(deal.steps.each + (deal.steps.larger > 0));
+  few_gemm<Decoder, kTiles><<<dim3(deal.blocks_of_slice, deal.slices), kFewThreads, bytes, stream>>>(
+      w, deal, static_cast<const __half*>(x.values), x.width, x.scales, n, resources.parts, resources.scratch, 1);
+  return {cudaGetLastError(), deal.slices};
+}
+
+}  // namespace
+
+uint64_t few_scratch_floats(uint32_t multiprocessors) { return uint64_t{multiprocessors} * kFewWarps * kFewSums; }
+
+FewParts multiply_few_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources,
+                             cudaStream_t stream) {
+  if (n > kFewTokens) return {cudaSuccess, 0};
+  return with_decoder(w, [&](auto decoder) {
+    using Decoder = typename decltype(decoder)::type;
+    if (n <= 8) return start<Decoder, 1>(w, x, n, resources, stream);
+    if (n <= 16) return start<Decoder, 2>(w, x, n, resources, stream);
+    if (n <= 32) return start<Decoder, 4>(w, x, n, resources, stream);
+    return start<Decoder, kFewTokens / 8>(w, x, n, resources, stream);
+  });
+}
+
+}  // namespace upg::cuda
