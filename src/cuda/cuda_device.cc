@@ -333,19 +333,20 @@ void CudaDevice::run_pass(std::span<const Piece> pieces, const std::vector<Stage
   }
   std::vector<TokenRun> runs;
   for (const Piece& piece : pieces) runs.push_back(piece.run);
-  prompts_->run(runs, stages, stream);
+  const Queue queue = {stream, properties.major >= 9};
+  prompts_->run(runs, stages, queue);
   // Rows whose logits are wanted, moved together.
   std::vector<float*> wanted;
   uint64_t row = 0;
   for (const Piece& piece : pieces) {
     const uint64_t n = piece.range.end - piece.range.begin;
-    if (n > 0) prompts_->keep(row + piece.range.begin, n, wanted.size(), stream);
+    if (n > 0) prompts_->keep(row + piece.range.begin, n, wanted.size(), queue);
     for (uint64_t i = 0; i < n; ++i) wanted.push_back(piece.logits + i * decoder.vocab);
     row += piece.run.tokens.size();
   }
   for (uint64_t at = 0; at < wanted.size(); at += PromptRunner::kLogitRows) {
     const uint64_t n = std::min(PromptRunner::kLogitRows, wanted.size() - at);
-    check(cudaMemcpyAsync(host_rows_.get(), prompts_->logits(at, n, stream), n * decoder.vocab * sizeof(float),
+    check(cudaMemcpyAsync(host_rows_.get(), prompts_->logits(at, n, queue), n * decoder.vocab * sizeof(float),
                           cudaMemcpyDeviceToHost, stream),
           "reading logits");
     check(cudaStreamSynchronize(stream), "running a prompt");

@@ -9,6 +9,12 @@
 
 namespace upg::cuda {
 
+/// A stream, and whether kernels may start before the one before them ends (compute capability 9.0 on).
+struct Queue {
+  cudaStream_t stream;
+  bool chained;
+};
+
 /// Tokens as they enter a product.
 struct HalfTokens {
   void* values;    // f16 [n_tokens rounded up to 256][256 steps], places as in place_of_column()
@@ -52,15 +58,15 @@ UPG_HOST_DEVICE inline Stage at_place(Stage s, const CachePlace& place, uint32_t
 }
 
 /// x[t] = row rows[t].token of w.
-cudaError_t embed_tokens(const TrellisMatrix& w, const TokenRow* rows, uint32_t n, float* x, cudaStream_t stream);
+cudaError_t embed_tokens(const TrellisMatrix& w, const TokenRow* rows, uint32_t n, float* x, Queue queue);
 
 /// Norms or activates x and quantises it. kNorm takes stream [n, cols], to which x is added first; x may have no parts.
 /// kSwiglu takes two vectors of `cols` from each row. `plain` [n, cols] receives what is quantised, unless null.
 cudaError_t prepare_tokens(Input input, RowParts x, float* stream, const float* norm, float epsilon, uint32_t cols,
-                           uint32_t n, HalfTokens out, float* plain, cudaStream_t cuda_stream);
+                           uint32_t n, HalfTokens out, float* plain, Queue queue);
 
 /// y[t][c] = x[t][c], or += it: y [n, stride], c < width.
-cudaError_t add_parts(RowParts x, uint32_t width, uint32_t n, float* y, uint64_t stride, bool add, cudaStream_t stream);
+cudaError_t add_parts(RowParts x, uint32_t width, uint32_t n, float* y, uint64_t stride, bool add, Queue queue);
 
 /// What a product of many tokens may use.
 struct GemmResources {
@@ -77,28 +83,28 @@ uint64_t gemm_part_floats(const TrellisMatrix& w, uint32_t multiprocessors);
 
 /// W x[t], which `where` tells how to read until the next product: in y [n, stride] or in resources.parts.
 cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
-                            const GemmResources& resources, RowParts* where, cudaStream_t stream);
+                            const GemmResources& resources, RowParts* where, Queue queue);
 /// Whether a block may have the shared memory that this needs.
 bool can_multiply_tokens(uint32_t shared_limit);
 
 /// y[t] += R x[t] for the residual R of w: x [n, cols], y [n, stride].
 cudaError_t add_residual_tokens(const TrellisMatrix& w, const float* x, uint32_t n, float* y, uint64_t stride,
-                                cudaStream_t stream);
+                                Queue queue);
 
 /// Turns queries, which go to queries [n, heads * head_dim], and keys; puts keys and values into their caches.
 /// `constants` is the layer's stage of any run, places[rows[t].place] where token t's run has its cache.
 cudaError_t store_tokens(const Stage& constants, RowParts qkv, const TokenRow* rows, const CachePlace* places,
-                         uint32_t layer, uint32_t n, float* queries, cudaStream_t stream);
+                         uint32_t layer, uint32_t n, float* queries, Queue queue);
 
 /// Causal attention of n tokens of one run, at `position` and on, over the cache of `attend`. Each head's result takes
 /// the place of its query: x [n, heads * head_dim].
-cudaError_t attend_run(const Stage& attend, uint32_t n, uint32_t position, float* x, cudaStream_t stream);
+cudaError_t attend_run(const Stage& attend, uint32_t n, uint32_t position, float* x, Queue queue);
 
 /// What attend_singles() leaves between its launches.
 uint64_t attend_partial_floats(uint32_t head_dim, uint32_t multiprocessors);
 /// The same for n tokens of a run each, `longest` the most positions of one; partial [attend_partial_floats()].
 cudaError_t attend_singles(const Stage& constants, const TokenRow* rows, const CachePlace* places, uint32_t layer,
                            uint32_t n, uint32_t longest, uint32_t multiprocessors, float* partial, float* x,
-                           cudaStream_t stream);
+                           Queue queue);
 
 }  // namespace upg::cuda

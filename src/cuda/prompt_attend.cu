@@ -177,23 +177,23 @@ __global__ void __launch_bounds__(kAttendThreads)
 }
 
 template <unsigned kChunks>
-cudaError_t start(const Stage& s, uint32_t n, uint32_t position, float* x, cudaStream_t stream) {
+cudaError_t start(const Stage& s, uint32_t n, uint32_t position, float* x, Queue queue) {
   constexpr unsigned kShared = 2 * 2 * kTilePositions * (32 * kChunks + 8) * 2;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(attend_kernel<kChunks>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (allowed != cudaSuccess) return allowed;
   const dim3 grid((n + kTileQueries - 1) / kTileQueries, s.heads);
-  attend_kernel<kChunks><<<grid, kAttendThreads, kShared, stream>>>(s, n, position, x);
+  attend_kernel<kChunks><<<grid, kAttendThreads, kShared, queue.stream>>>(s, n, position, x);
   return cudaGetLastError();
 }
 
 }  // namespace
 
-cudaError_t attend_run(const Stage& s, uint32_t n, uint32_t position, float* x, cudaStream_t stream) {
-  if (s.head_dim <= 32) return start<1>(s, n, position, x, stream);
-  if (s.head_dim <= 64) return start<2>(s, n, position, x, stream);
-  if (s.head_dim <= 96) return start<3>(s, n, position, x, stream);
-  return start<4>(s, n, position, x, stream);
+cudaError_t attend_run(const Stage& s, uint32_t n, uint32_t position, float* x, Queue queue) {
+  if (s.head_dim <= 32) return start<1>(s, n, position, x, queue);
+  if (s.head_dim <= 64) return start<2>(s, n, position, x, queue);
+  if (s.head_dim <= 96) return start<3>(s, n, position, x, queue);
+  return start<4>(s, n, position, x, queue);
 }
 
 }  // namespace upg::cuda

@@ -3,15 +3,16 @@
 #include <algorithm>
 
 #include "cuda/attend.cuh"
+#include "cuda/launch.cuh"
 #include "cuda/prompt.h"
 
 namespace upg::cuda {
 namespace {
 
 constexpr unsigned kSingleWarps = 4, kSingleThreads = 32 * kSingleWarps;
-constexpr unsigned kResidentBlocks = 4;     // of a multiprocessor
+constexpr unsigned kResidentBlocks = 3;     // of a multiprocessor
 constexpr unsigned kFewestPositions = 256;  // of a block, where positions are split
-constexpr unsigned kAhead = 1;
+constexpr unsigned kAhead = 4;              // positions that a half warp has under way
 
 struct SingleShape {
   uint32_t chunks, splits;  // groups of query heads of a kv head; parts of the positions
@@ -31,6 +32,8 @@ __global__ void __launch_bounds__(kSingleThreads, kResidentBlocks)
                   float* partial, float* x) {
   __shared__ float q[kHeadGroup * kMaxHeadDim];
   __shared__ float shares[kSingleWarps / 2 * kHeadGroup * (kMaxHeadDim + 2)];
+  wait_for_kernel_before();
+  let_next_kernel_start();
   const uint32_t token = blockIdx.y, unit = blockIdx.x, split = blockIdx.z;
   const TokenRow where = rows[token];
   const Stage s = at_place(constants, places[where.place], layer);
@@ -64,6 +67,8 @@ __global__ void __launch_bounds__(kSingleThreads, kResidentBlocks)
 // A block a token and unit.
 __global__ void __launch_bounds__(kSingleThreads)
     merge_kernel(Stage s, SingleShape shape, const float* partial, float* x) {
+  wait_for_kernel_before();
+  let_next_kernel_start();
   const uint32_t token = blockIdx.y, unit = blockIdx.x, d = s.head_dim, stride = d + 2, group = s.heads / s.kv_heads;
   const uint32_t first_head = unit / shape.chunks * group + unit % shape.chunks * kHeadGroup;
   const uint32_t heads = min(kHeadGroup, group - unit % shape.chunks * kHeadGroup);
@@ -83,16 +88,14 @@ uint64_t attend_partial_floats(uint32_t head_dim, uint32_t multiprocessors) {
 }
 
 cudaError_t attend_singles(const Stage& s, const TokenRow* rows, const CachePlace* places, uint32_t layer, uint32_t n,
-                           uint32_t longest, uint32_t multiprocessors, float* partial, float* x, cudaStream_t stream) {
+                           uint32_t longest, uint32_t multiprocessors, float* partial, float* x, Queue queue) {
   const SingleShape shape = shape_of(s, n, longest, multiprocessors);
   const dim3 grid(s.kv_heads * shape.chunks, n, shape.splits);
-  if (s.int8_cache) {
-    attend_kernel<Int8Cache><<<grid, kSingleThreads, 0, stream>>>(s, rows, places, layer, shape, partial, x);
-  } else {
-    attend_kernel<F16Cache><<<grid, kSingleThreads, 0, stream>>>(s, rows, places, layer, shape, partial, x);
-  }
-  if (shape.splits > 1) merge_kernel<<<dim3(grid.x, n), kSingleThreads, 0, stream>>>(s, shape, partial, x);
-  return cudaGetLastError();
+  const auto kernel = s.int8_cache ? attend_kernel<Int8Cache> : attend_kernel<F16Cache>;
+  const cudaError_t status =
+      chain(queue, kernel, grid, dim3(kSingleThreads), 0, 1, s, rows, places, layer, shape, partial, x);
+  if (status != cudaSuccess || shape.splits == 1) return status;
+  return chain(queue, merge_kernel, dim3(grid.x, n), dim3(kSingleThreads), 0, 1, s, shape, partial, x);
 }
 
 }  // namespace upg::cuda

@@ -173,7 +173,7 @@ RowParts parts_of(const TrellisMatrix& w, const GemmResources& resources, uint32
 
 template <typename Decoder, unsigned kTiles>
 cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
-                  const GemmResources& resources, RowParts* where, cudaStream_t stream) {
+                  const GemmResources& resources, RowParts* where, Queue queue) {
   constexpr unsigned kShared = kSharedBytes<Decoder, 8 * kTiles>;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(gemm<Decoder, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
@@ -181,18 +181,18 @@ cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, ui
   dim3 grid((n + 8 * kTiles - 1) / (8 * kTiles), (w.panels + kGemmRows / 16 - 1) / (kGemmRows / 16));
   // A matrix of few rows is cut into slices of columns, so that all multiprocessors have work.
   if (n <= kSlicedTokens) grid.z = min(max(resources.multiprocessors / (grid.x * grid.y), 1u), w.steps);
-  gemm<Decoder, kTiles><<<grid, kGemmThreads, kShared, stream>>>(w, static_cast<const __half*>(x.values), x.width,
-                                                                 x.scales, n, y, stride, resources.parts, 1);
+  gemm<Decoder, kTiles><<<grid, kGemmThreads, kShared, queue.stream>>>(w, static_cast<const __half*>(x.values), x.width,
+                                                                       x.scales, n, y, stride, resources.parts, 1);
   if (grid.z > 1) *where = parts_of(w, resources, grid.z, n);
   return cudaGetLastError();
 }
 
 template <typename Decoder>
 cudaError_t start_for(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
-                      const GemmResources& resources, RowParts* where, cudaStream_t stream) {
+                      const GemmResources& resources, RowParts* where, Queue queue) {
   if (n <= 32 || kSharedBytes<Decoder, kGemmTokens> + 1024 > resources.shared_limit)
-    return start<Decoder, 4>(w, x, n, y, stride, resources, where, stream);
-  return start<Decoder, kGemmTokens / 8>(w, x, n, y, stride, resources, where, stream);
+    return start<Decoder, 4>(w, x, n, y, stride, resources, where, queue);
+  return start<Decoder, kGemmTokens / 8>(w, x, n, y, stride, resources, where, queue);
 }
 
 }  // namespace
@@ -205,14 +205,14 @@ uint64_t gemm_part_floats(const TrellisMatrix& w, uint32_t multiprocessors) {
 bool can_multiply_tokens(uint32_t shared_limit) { return kSharedBytes<Lookups<4>, 32> + 1024 <= shared_limit; }
 
 cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
-                            const GemmResources& resources, RowParts* where, cudaStream_t stream) {
-  const FewParts few = multiply_few_tokens(w, x, n, resources, stream);
+                            const GemmResources& resources, RowParts* where, Queue queue) {
+  const FewParts few = multiply_few_tokens(w, x, n, resources, queue);
   if (few.slices > 0) *where = parts_of(w, resources, few.slices, n);
   if (few.status != cudaSuccess || few.slices > 0) return few.status;
   *where = {y, 1, 0, stride};
-  if (resources.wide && n > kGemmTokens) return multiply_tokens_wide(w, x, n, y, stride, stream);
+  if (resources.wide && n > kGemmTokens) return multiply_tokens_wide(w, x, n, y, stride, queue);
   return with_decoder(w, [&](auto decoder) {
-    return start_for<typename decltype(decoder)::type>(w, x, n, y, stride, resources, where, stream);
+    return start_for<typename decltype(decoder)::type>(w, x, n, y, stride, resources, where, queue);
   });
 }
 

@@ -10,7 +10,7 @@ namespace upg::cuda {
 
 /// On GPUs of compute capability 9.0 exactly, in builds for sm_90a.
 cudaError_t multiply_tokens_wide(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
-                                 cudaStream_t stream);
+                                 Queue queue);
 
 constexpr uint32_t kFewTokens = 64;
 
@@ -20,7 +20,7 @@ struct FewParts {
 };
 /// Of up to kFewTokens, for each slice of the columns: resources.parts [slices][n][16 panels] receives them.
 FewParts multiply_few_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources,
-                             cudaStream_t stream);
+                             Queue queue);
 
 // Four levels + 128 to halves: two registers of two.
 __device__ __forceinline__ void to_halves(uint32_t biased, __half2 step, uint32_t* out) {

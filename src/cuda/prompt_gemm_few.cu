@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "cuda/launch.cuh"
 #include "cuda/prompt_gemm.cuh"
 #include "cuda/prompt_tile.cuh"
 
@@ -76,41 +77,63 @@ __global__ void __launch_bounds__(kFewThreads, 1)
   if (threadIdx.x < 16) steps[threadIdx.x] = __float2half2_rn(w.block_steps[threadIdx.x] * 0x1p-8f);
   const Decoder decoder(w, one, kOffset);
 
-  // The slice of the tokens, 16 bytes a time; those of an odd or even block that lanes take together lie together.
-  for (unsigned token = warp; token < kTokens; token += kFewWarps) {
-    const __half* from = x + static_cast<uint64_t>(token) * width + kStepHalves * first_step;
-    for (unsigned part = lane; part < n_steps * (kStepHalves / 8); part += 32) {
-      const unsigned block = lane / 4, pair = lane % 4;
-      copy16(tokens + token * row_bytes + part / 32 * 512 + 256 * (block % 2) + 64 * pair + 16 * (block / 2),
-             from + 8 * part);
-    }
-  }
-  copies_end();
   // This warp's share of the block's groups of panels, in steps: where a group is cut, others have the rest of it.
   const uint32_t items = (end_group - first_group) * n_steps;
   const uint32_t begin = items * warp / kFewWarps, end = items * (warp + 1) / kFewWarps;
   uint32_t group = first_group + begin / n_steps, step = begin % n_steps;
-  uint32_t coming = begin, coming_group = group, coming_step = step, slot = 0;
-  const auto fetch = [&](uint32_t to_slot) {
-    if (coming < end) {
-      uint8_t* to = ring + to_slot * kPanels * kStep;
-#pragma unroll
-      for (unsigned p = 0; p < kPanels; ++p) {
-        const uint32_t panel = min(kPanels * coming_group + p, w.panels - 1);
-        const uint8_t* from = w.data + (static_cast<uint64_t>(panel) * w.steps + first_step + coming_step) * kStep;
-        for (unsigned i = 16 * lane; i < kStep; i += 512) copy16(to + p * kStep + i, from + i);
-      }
-      ++coming;
-      if (++coming_step == n_steps) {
-        coming_step = 0;
-        ++coming_group;
-      }
+  __shared__ uint64_t barriers[kFewWarps][kSlots];
+  [[maybe_unused]] uint64_t* full = barriers[warp];  // which tell that a slot is full
+  uint32_t coming = begin, coming_group = group, coming_step = step;
+  const uint64_t panel_bytes = static_cast<uint64_t>(w.steps) * kStep;
+  const uint8_t* from = w.data + kPanels * group * panel_bytes + (first_step + step) * kStep;
+  const auto fetch = [&](uint32_t slot) {
+    if (coming == end) return;
+    uint8_t* to = ring + slot * kPanels * kStep;
+    // The last group may have one panel only, which then is there twice.
+    const uint64_t second = kPanels * coming_group + 1 < w.panels ? panel_bytes : 0;
+#if __CUDA_ARCH__ >= 900
+    if (lane == 0) {
+      expect_bytes(full + slot, kPanels * kStep);
+      copy_bulk(to, from, kStep, full + slot);
+      if (kPanels > 1) copy_bulk(to + kStep, from + second, kStep, full + slot);
     }
-    copies_end();
+#else
+    for (unsigned i = 16 * lane; i < kStep; i += 512) {
+      copy16(to + i, from + i);
+      if (kPanels > 1) copy16(to + kStep + i, from + second + i);
+    }
+#endif
+    ++coming;
+    from += kStep;
+    if (++coming_step < n_steps) return;
+    coming_step = 0;
+    ++coming_group;
+    from += kPanels * panel_bytes - n_steps * kStep;
   };
-#pragma unroll
-  for (unsigned i = 0; i < kSlots; ++i) fetch(i);
-  copies_wait<static_cast<int>(kSlots)>();
+#if __CUDA_ARCH__ >= 900
+  if (lane == 0) {
+    for (unsigned i = 0; i < kSlots; ++i) barrier_init(full + i);
+    publish_barriers();
+  }
+  __syncwarp();
+#endif
+  for (unsigned i = 0; i < kSlots; ++i) {
+    fetch(i);
+    copies_end();
+  }
+  wait_for_kernel_before();
+  let_next_kernel_start();
+  // The slice of the tokens, 16 bytes a time; those of an odd or even block that lanes take together lie together.
+  for (unsigned token = warp; token < kTokens; token += kFewWarps) {
+    const __half* values = x + static_cast<uint64_t>(token) * width + kStepHalves * first_step;
+    for (unsigned part = lane; part < n_steps * (kStepHalves / 8); part += 32) {
+      const unsigned block = lane / 4, pair = lane % 4;
+      copy16(tokens + token * row_bytes + part / 32 * 512 + 256 * (block % 2) + 64 * pair + 16 * (block / 2),
+             values + 8 * part);
+    }
+  }
+  copies_end();
+  copies_wait<0>();
   __syncthreads();
 
   float acc[kPanels][kTiles][4] = {};
@@ -151,8 +174,13 @@ __global__ void __launch_bounds__(kFewThreads, 1)
   bool from_start = step == 0;  // this warp has the group's first step
 #pragma unroll 1
   for (uint32_t at = begin; at < end; ++at) {
+    const uint32_t slot = (at - begin) % kSlots;
+#if __CUDA_ARCH__ >= 900
+    barrier_wait(full + slot, (at - begin) / kSlots % 2);
+#else
     copies_wait<static_cast<int>(kSlots) - 1>();
     __syncwarp();
+#endif
     const uint8_t* now = ring + slot * kPanels * kStep;
 #pragma unroll 1
     for (unsigned odd = 0; odd < 2; ++odd) {
@@ -195,7 +223,7 @@ __global__ void __launch_bounds__(kFewThreads, 1)
     }
     __syncwarp();
     fetch(slot);
-    slot ^= 1;
+    copies_end();
     if (++step < n_steps) continue;
     if (from_start) {
       put();
@@ -244,7 +272,7 @@ Deal deal_few(const TrellisMatrix& w, const GemmResources& resources, uint32_t n
 }
 
 template <typename Decoder, unsigned kTiles>
-FewParts start(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources, cudaStream_t stream) {
+FewParts start(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources, Queue queue) {
   const Deal deal = deal_few<Decoder, kTiles>(w, resources, n);
   if (deal.slices == 0) return {cudaSuccess, 0};
   static const cudaError_t allowed =
@@ -252,9 +280,10 @@ FewParts start(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResou
                            static_cast<int>(resources.shared_limit - kDeclaredBytes));
   if (allowed != cudaSuccess) return {allowed, deal.slices};
   const uint32_t bytes = few_shared_bytes<Decoder, kTiles>(deal.steps.each + (deal.steps.larger > 0));
-  few_gemm<Decoder, kTiles><<<dim3(deal.blocks_of_slice, deal.slices), kFewThreads, bytes, stream>>>(
-      w, deal, static_cast<const __half*>(x.values), x.width, x.scales, n, resources.parts, resources.scratch, 1);
-  return {cudaGetLastError(), deal.slices};
+  const cudaError_t status =
+      chain(queue, few_gemm<Decoder, kTiles>, dim3(deal.blocks_of_slice, deal.slices), dim3(kFewThreads), bytes, 1, w,
+            deal, static_cast<const __half*>(x.values), x.width, x.scales, n, resources.parts, resources.scratch, 1u);
+  return {status, deal.slices};
 }
 
 }  // namespace
@@ -262,14 +291,14 @@ FewParts start(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResou
 uint64_t few_scratch_floats(uint32_t multiprocessors) { return uint64_t{multiprocessors} * kFewWarps * kFewSums; }
 
 FewParts multiply_few_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources,
-                             cudaStream_t stream) {
+                             Queue queue) {
   if (n > kFewTokens) return {cudaSuccess, 0};
   return with_decoder(w, [&](auto decoder) {
     using Decoder = typename decltype(decoder)::type;
-    if (n <= 8) return start<Decoder, 1>(w, x, n, resources, stream);
-    if (n <= 16) return start<Decoder, 2>(w, x, n, resources, stream);
-    if (n <= 32) return start<Decoder, 4>(w, x, n, resources, stream);
-    return start<Decoder, kFewTokens / 8>(w, x, n, resources, stream);
+    if (n <= 8) return start<Decoder, 1>(w, x, n, resources, queue);
+    if (n <= 16) return start<Decoder, 2>(w, x, n, resources, queue);
+    if (n <= 32) return start<Decoder, 4>(w, x, n, resources, queue);
+    return start<Decoder, kFewTokens / 8>(w, x, n, resources, queue);
   });
 }
 

@@ -161,22 +161,22 @@ __global__ void __launch_bounds__(kThreads256, 1)
 }
 
 template <typename Decoder>
-cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, cudaStream_t stream) {
+cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride, Queue queue) {
   static const cudaError_t allowed =
       cudaFuncSetAttribute(wide_gemm<Decoder>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<Decoder>);
   if (allowed != cudaSuccess) return allowed;
   const dim3 grid((n + kTokens - 1) / kTokens, (w.panels + kRows / 16 - 1) / (kRows / 16));
-  wide_gemm<Decoder><<<grid, kThreads256, kSharedBytes<Decoder>, stream>>>(w, static_cast<const __half*>(x.values),
-                                                                           x.width, x.scales, n, y, stride, 1);
+  wide_gemm<Decoder><<<grid, kThreads256, kSharedBytes<Decoder>, queue.stream>>>(
+      w, static_cast<const __half*>(x.values), x.width, x.scales, n, y, stride, 1);
   return cudaGetLastError();
 }
 
 }  // namespace
 
 cudaError_t multiply_tokens_wide(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
-                                 cudaStream_t stream) {
-  return with_decoder(
-      w, [&](auto decoder) { return start<typename decltype(decoder)::type>(w, x, n, y, stride, stream); });
+                                 Queue queue) {
+  return with_decoder(w,
+                      [&](auto decoder) { return start<typename decltype(decoder)::type>(w, x, n, y, stride, queue); });
 }
 
 }  // namespace upg::cuda

@@ -2,6 +2,7 @@
 #include <cuda_fp16.h>
 
 #include "cuda/embed.cuh"
+#include "cuda/launch.cuh"
 #include "cuda/prompt.h"
 
 namespace upg::cuda {
@@ -30,13 +31,40 @@ __device__ __forceinline__ float4 sum_at(const RowParts& x, uint32_t row, uint32
   return sum;
 }
 
-// A block a token. The same integers and scales as for one token (product.cuh), then as halves.
+// The same over the blocks of a cluster, in their order; `parts` is how many they are.
+__device__ float reduce_cluster(float x, bool maximum, uint32_t parts, float* shared) {
+  x = reduce_block(x, maximum, shared);
+#if __CUDA_ARCH__ >= 900
+  if (parts == 1) return x;
+  __shared__ float of_block[2];  // a sum, then a maximum
+  float* mine = of_block + maximum;
+  if (threadIdx.x == 0) *mine = x;
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  x = 0;
+  for (uint32_t rank = 0; rank < parts; ++rank) {
+    uint32_t address;
+    float other;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(address)
+                 : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(mine))), "r"(rank));
+    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(other) : "r"(address) : "memory");
+    x = maximum ? fmaxf(x, other) : x + other;
+  }
+#endif
+  return x;
+}
+
+// A block, or a cluster of `parts` blocks with `part_columns` each, a token. The same integers and scales as for one
+// token (product.cuh), then as halves.
 __global__ void __launch_bounds__(kOpThreads)
     prepare_kernel(Input input, RowParts x, float* stream, const float* norm, float epsilon, uint32_t cols,
-                   HalfTokens out, float* plain) {
-  extern __shared__ __align__(16) float values[];  // [width]
+                   uint32_t part_columns, uint32_t parts, HalfTokens out, float* plain) {
+  extern __shared__ __align__(16) float values[];  // [part_columns]
   __shared__ float reduce[32];
-  const uint32_t row = blockIdx.x;
+  const uint32_t row = blockIdx.x / parts, first = blockIdx.x % parts * part_columns;
+  const uint32_t end = min(first + part_columns, out.width);
+  wait_for_kernel_before();
+  let_next_kernel_start();
   // Columns c to c + 3, c being a multiple of 4; eight lanes have a block of 32. All lanes of a warp come here
   // together.
   float largest_scale = 0;
@@ -48,10 +76,10 @@ __global__ void __launch_bounds__(kOpThreads)
     const Step32 step = step_of(largest);
     largest_scale = fmaxf(largest_scale, step.scale);
     const auto rounded = [&](float value) { return rintf(value * step.inverse) * step.scale; };
-    *reinterpret_cast<float4*>(values + c) = {rounded(v.x), rounded(v.y), rounded(v.z), rounded(v.w)};
+    *reinterpret_cast<float4*>(values + c - first) = {rounded(v.x), rounded(v.y), rounded(v.z), rounded(v.w)};
   };
   float power = 0;
-  for (uint32_t c = 4 * threadIdx.x; c < out.width; c += 4 * kOpThreads) {
+  for (uint32_t c = first + 4 * threadIdx.x; c < end; c += 4 * kOpThreads) {
     float4 v = make_float4(0, 0, 0, 0);
     if (c < cols) {
       v = sum_at(x, row, c);
@@ -65,26 +93,27 @@ __global__ void __launch_bounds__(kOpThreads)
       }
     }
     if (input == Input::kNorm) {
-      *reinterpret_cast<float4*>(values + c) = v;  // read by this thread alone
+      *reinterpret_cast<float4*>(values + c - first) = v;  // read by this thread alone
       power += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
     } else {
       quantize(c, v);
     }
   }
   if (input == Input::kNorm) {
-    const float inverse_size = __frsqrt_rn(reduce_block(power, false, reduce) / static_cast<float>(cols) + epsilon);
-    for (uint32_t c = 4 * threadIdx.x; c < out.width; c += 4 * kOpThreads) {
-      const float4 v = *reinterpret_cast<const float4*>(values + c), w = load4(norm + c, c < cols);
+    power = reduce_cluster(power, false, parts, reduce);
+    const float inverse_size = __frsqrt_rn(power / static_cast<float>(cols) + epsilon);
+    for (uint32_t c = first + 4 * threadIdx.x; c < end; c += 4 * kOpThreads) {
+      const float4 v = *reinterpret_cast<const float4*>(values + c - first), w = load4(norm + c, c < cols);
       quantize(
           c, {v.x * inverse_size * w.x, v.y * inverse_size * w.y, v.z * inverse_size * w.z, v.w * inverse_size * w.w});
     }
   }
-  largest_scale = reduce_block(largest_scale, true, reduce);  // and all values are there
+  largest_scale = reduce_cluster(largest_scale, true, parts, reduce);  // and all values are there
   const float inverse = largest_scale > 0 ? __uint_as_float(0x7f000000u - __float_as_uint(largest_scale)) : 0.0f;
-  if (threadIdx.x == 0) out.scales[row] = largest_scale;
+  if (first == 0 && threadIdx.x == 0) out.scales[row] = largest_scale;
   auto* halves = static_cast<__half*>(out.values) + static_cast<uint64_t>(row) * out.width;
-  for (uint32_t c = 8 * threadIdx.x; c < out.width; c += 8 * kOpThreads) {
-    const auto* from = reinterpret_cast<const float4*>(values + c);
+  for (uint32_t c = first + 8 * threadIdx.x; c < end; c += 8 * kOpThreads) {
+    const auto* from = reinterpret_cast<const float4*>(values + c - first);
     const float4 a = from[0], b = from[1];
     const auto pair = [&](float low, float high) {
       const __half2 both = __floats2half2_rn(low * inverse, high * inverse);
@@ -93,6 +122,11 @@ __global__ void __launch_bounds__(kOpThreads)
     // The order of place_of_column().
     *reinterpret_cast<uint4*>(halves + c) = make_uint4(pair(a.x, b.x), pair(a.y, b.y), pair(a.z, b.z), pair(a.w, b.w));
   }
+#if __CUDA_ARCH__ >= 900
+  // Nobody leaves while others still read what it has found.
+  if (parts > 1)
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
 }
 
 constexpr unsigned kHeadsOfBlock = 4, kThreadsOfHead = 64;
@@ -102,6 +136,8 @@ __global__ void __launch_bounds__(kHeadsOfBlock* kThreadsOfHead)
     store_kernel(Stage constants, RowParts qkv, const TokenRow* rows, const CachePlace* places, uint32_t layer,
                  float* queries) {
   __shared__ float heads_of_block[kHeadsOfBlock][kMaxHeadDim];
+  wait_for_kernel_before();
+  let_next_kernel_start();
   const uint32_t token = blockIdx.x, head = blockIdx.y * kHeadsOfBlock + threadIdx.y;
   const TokenRow where = rows[token];
   const Stage s = at_place(constants, places[where.place], layer);
@@ -146,6 +182,8 @@ __global__ void __launch_bounds__(kHeadsOfBlock* kThreadsOfHead)
 // y (+)= the sum of the parts, in their order.
 __global__ void add_kernel(RowParts x, uint32_t width, float* y, uint64_t stride, bool add) {
   const uint32_t c = blockIdx.x * blockDim.x + threadIdx.x, token = blockIdx.y;
+  wait_for_kernel_before();
+  let_next_kernel_start();
   if (c >= width) return;
   const float* from = x.data + token * x.row_stride + c;
   float sum = 0;
@@ -172,40 +210,39 @@ __global__ void residual_kernel(TrellisMatrix w, const float* x, uint32_t n, flo
 }  // namespace
 
 cudaError_t add_residual_tokens(const TrellisMatrix& w, const float* x, uint32_t n, float* y, uint64_t stride,
-                                cudaStream_t stream) {
-  residual_kernel<<<dim3(w.rows, (n + 63) / 64), 64, 0, stream>>>(w, x, n, y, stride);
+                                Queue queue) {
+  residual_kernel<<<dim3(w.rows, (n + 63) / 64), 64, 0, queue.stream>>>(w, x, n, y, stride);
   return cudaGetLastError();
 }
 
-cudaError_t embed_tokens(const TrellisMatrix& w, const TokenRow* rows, uint32_t n, float* x, cudaStream_t stream) {
-  embed_kernel<<<n, 128, 0, stream>>>(w, rows, x);
+cudaError_t embed_tokens(const TrellisMatrix& w, const TokenRow* rows, uint32_t n, float* x, Queue queue) {
+  embed_kernel<<<n, 128, 0, queue.stream>>>(w, rows, x);
   return cudaGetLastError();
 }
 
 cudaError_t prepare_tokens(Input input, RowParts x, float* stream, const float* norm, float epsilon, uint32_t cols,
-                           uint32_t n, HalfTokens out, float* plain, cudaStream_t cuda_stream) {
-  const uint32_t bytes = 4 * out.width;
+                           uint32_t n, HalfTokens out, float* plain, Queue queue) {
+  // Few tokens are cut into parts, so that many multiprocessors work.
+  const uint32_t parts = queue.chained && n <= 128 ? (out.width > 8192 ? 8 : 4) : 1;
+  const uint32_t part_columns = ((out.width + parts - 1) / parts + 255) / 256 * 256, bytes = 4 * part_columns;
   if (bytes > 48 << 10) {
     const cudaError_t status =
         cudaFuncSetAttribute(prepare_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
     if (status != cudaSuccess) return status;
   }
-  prepare_kernel<<<n, kOpThreads, bytes, cuda_stream>>>(input, x, stream, norm, epsilon, cols, out, plain);
-  return cudaGetLastError();
+  return chain(queue, prepare_kernel, dim3(n * parts), dim3(kOpThreads), bytes, parts, input, x, stream, norm, epsilon,
+               cols, part_columns, parts, out, plain);
 }
 
 cudaError_t store_tokens(const Stage& constants, RowParts qkv, const TokenRow* rows, const CachePlace* places,
-                         uint32_t layer, uint32_t n, float* queries, cudaStream_t stream) {
+                         uint32_t layer, uint32_t n, float* queries, Queue queue) {
   const uint32_t heads = constants.heads + 2 * constants.kv_heads;
-  store_kernel<<<dim3(n, (heads + kHeadsOfBlock - 1) / kHeadsOfBlock), dim3(kThreadsOfHead, kHeadsOfBlock), 0,
-                 stream>>>(constants, qkv, rows, places, layer, queries);
-  return cudaGetLastError();
+  return chain(queue, store_kernel, dim3(n, (heads + kHeadsOfBlock - 1) / kHeadsOfBlock),
+               dim3(kThreadsOfHead, kHeadsOfBlock), 0, 1, constants, qkv, rows, places, layer, queries);
 }
 
-cudaError_t add_parts(RowParts x, uint32_t width, uint32_t n, float* y, uint64_t stride, bool add,
-                      cudaStream_t stream) {
-  add_kernel<<<dim3((width + 255) / 256, n), 256, 0, stream>>>(x, width, y, stride, add);
-  return cudaGetLastError();
+cudaError_t add_parts(RowParts x, uint32_t width, uint32_t n, float* y, uint64_t stride, bool add, Queue queue) {
+  return chain(queue, add_kernel, dim3((width + 255) / 256, n), dim3(256), 0, 1, x, width, y, stride, add);
 }
 
 }  // namespace upg::cuda

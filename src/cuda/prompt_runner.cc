@@ -46,100 +46,100 @@ PromptRunner::PromptRunner(const PlainDecoder& decoder, const DeviceWeights& wei
 
 // W f(x), in y or in parts until the next product.
 RowParts PromptRunner::multiply(const TrellisMatrix& w, Input input, RowParts x, float* residual, const float* norm,
-                                uint32_t n, float* y, uint64_t stride, cudaStream_t stream) {
+                                uint32_t n, float* y, uint64_t stride, Queue queue) {
   const HalfTokens tokens{halves_.get(), scales_.get(), kStepColumns * w.steps};
   float* plain = w.residual_values ? plain_.get() : nullptr;
-  check(prepare_tokens(input, x, residual, norm, decoder_.epsilon, w.cols, n, tokens, plain, stream),
+  check(prepare_tokens(input, x, residual, norm, decoder_.epsilon, w.cols, n, tokens, plain, queue),
         "preparing tokens");
   RowParts where{};
-  check(multiply_tokens(w, tokens, n, y, stride, resources_, &where, stream), "multiplying tokens");
-  if (plain) check(add_residual_tokens(w, plain, n, where.data, where.row_stride, stream), "multiplying tokens");
+  check(multiply_tokens(w, tokens, n, y, stride, resources_, &where, queue), "multiplying tokens");
+  if (plain) check(add_residual_tokens(w, plain, n, where.data, where.row_stride, queue), "multiplying tokens");
   return where;
 }
 
 // Matrices one below the other, of the norm of the residual stream, to which `before` is added first.
 RowParts PromptRunner::normed(const std::vector<TrellisMatrix>& parts, RowParts before, const float* norm, uint32_t n,
-                              cudaStream_t stream) {
+                              Queue queue) {
   const uint64_t stride = rows_of(parts);
   if (parts.size() == 1)
-    return multiply(parts[0], Input::kNorm, before, stream_.get(), norm, n, wide_.get(), stride, stream);
+    return multiply(parts[0], Input::kNorm, before, stream_.get(), norm, n, wide_.get(), stride, queue);
   float* y = wide_.get();
   for (const TrellisMatrix& w : parts) {
-    const RowParts where = multiply(w, Input::kNorm, before, stream_.get(), norm, n, y, stride, stream);
-    if (where.data != y) check(add_parts(where, w.rows, n, y, stride, false, stream), "multiplying tokens");
+    const RowParts where = multiply(w, Input::kNorm, before, stream_.get(), norm, n, y, stride, queue);
+    if (where.data != y) check(add_parts(where, w.rows, n, y, stride, false, queue), "multiplying tokens");
     before = {};
     y += w.rows;
   }
   return {wide_.get(), 1, 0, stride};
 }
 
-void PromptRunner::keep(uint64_t row, uint64_t n, uint64_t as, cudaStream_t stream) {
+void PromptRunner::keep(uint64_t row, uint64_t n, uint64_t as, Queue queue) {
   const uint64_t hidden = decoder_.hidden;
   if (row == as) return;
   // One by one where they overlap.
   const uint64_t each = std::min(n, row - as);
   for (uint64_t i = 0; i < n; i += each)
     check(cudaMemcpyAsync(stream_.get() + (as + i) * hidden, stream_.get() + (row + i) * hidden,
-                          std::min(each, n - i) * hidden * sizeof(float), cudaMemcpyDeviceToDevice, stream),
+                          std::min(each, n - i) * hidden * sizeof(float), cudaMemcpyDeviceToDevice, queue.stream),
           "keeping rows");
 }
 
-void PromptRunner::send_rows(std::span<const TokenRun> runs, cudaStream_t stream) {
-  check(cudaStreamSynchronize(stream), "running a prompt");  // the last pass may still read its tokens
+void PromptRunner::send_rows(std::span<const TokenRun> runs, Queue queue) {
+  check(cudaStreamSynchronize(queue.stream), "running a prompt");  // the last pass may still read its tokens
   uint64_t n = 0;
   for (uint32_t place = 0; place < runs.size(); ++place) {
     host_places_[place] = runs[place].place;
     auto position = static_cast<uint32_t>(runs[place].position);
     for (int32_t token : runs[place].tokens) host_rows_[n++] = {token, place, position++};
   }
-  check(cudaMemcpyAsync(rows_.get(), host_rows_.get(), n * sizeof(TokenRow), cudaMemcpyHostToDevice, stream),
+  check(cudaMemcpyAsync(rows_.get(), host_rows_.get(), n * sizeof(TokenRow), cudaMemcpyHostToDevice, queue.stream),
         "starting a prompt");
   check(cudaMemcpyAsync(places_.get(), host_places_.get(), runs.size() * sizeof(CachePlace), cudaMemcpyHostToDevice,
-                        stream),
+                        queue.stream),
         "starting a prompt");
 }
 
-void PromptRunner::run(std::span<const TokenRun> runs, const std::vector<Stage>& stages, cudaStream_t stream) {
+void PromptRunner::run(std::span<const TokenRun> runs, const std::vector<Stage>& stages, Queue queue) {
   uint32_t n = 0, singles = 0;
   uint64_t longest = 0;
   for (const TokenRun& run : runs) n += static_cast<uint32_t>(run.tokens.size());
   for (; singles < runs.size() && runs[singles].tokens.size() == 1; ++singles)
     longest = std::max(longest, runs[singles].position + 1);
-  send_rows(runs, stream);
+  send_rows(runs, queue);
   const uint64_t hidden = decoder_.hidden, mixed = decoder_.attention.heads * decoder_.attention.head_dim;
-  check(embed_tokens(weights_.embedding, rows_.get(), n, stream_.get(), stream), "looking up tokens");
+  check(embed_tokens(weights_.embedding, rows_.get(), n, stream_.get(), queue), "looking up tokens");
   auto stage = stages.begin();
   RowParts before{};
   for (uint32_t i = 0; i < weights_.layers.size(); ++i, ++stage) {
     const LayerWeights& layer = weights_.layers[i];
     stage = std::find_if(stage, stages.end(), [](const Stage& s) { return s.op == Op::kAttend; });
-    const RowParts qkv = normed(layer.qkv, before, layer.attention_norm, n, stream);
-    check(store_tokens(*stage, qkv, rows_.get(), places_.get(), i, n, mixed_.get(), stream), "filling the cache");
+    const RowParts qkv = normed(layer.qkv, before, layer.attention_norm, n, queue);
+    check(store_tokens(*stage, qkv, rows_.get(), places_.get(), i, n, mixed_.get(), queue), "filling the cache");
     if (singles > 0)
       check(attend_singles(*stage, rows_.get(), places_.get(), i, singles, static_cast<uint32_t>(longest),
-                           resources_.multiprocessors, partial_.get(), mixed_.get(), stream),
+                           resources_.multiprocessors, partial_.get(), mixed_.get(), queue),
             "attention");
     float* at = mixed_.get() + singles * mixed;
     for (const TokenRun& run : runs.subspan(singles)) {
       check(attend_run(at_place(*stage, run.place, i), static_cast<uint32_t>(run.tokens.size()),
-                       static_cast<uint32_t>(run.position), at, stream),
+                       static_cast<uint32_t>(run.position), at, queue),
             "attention");
       at += run.tokens.size() * mixed;
     }
     before = multiply(layer.output, Input::kPlain, {mixed_.get(), 1, 0, mixed}, nullptr, nullptr, n, wide_.get(),
-                      hidden, stream);
-    const RowParts gate_up = normed(layer.gate_up, before, layer.mlp_norm, n, stream);
-    before = multiply(layer.down, Input::kSwiglu, gate_up, nullptr, nullptr, n, wide_.get(), hidden, stream);
+                      hidden, queue);
+    const RowParts gate_up = normed(layer.gate_up, before, layer.mlp_norm, n, queue);
+    before = multiply(layer.down, Input::kSwiglu, gate_up, nullptr, nullptr, n, wide_.get(), hidden, queue);
   }
-  check(add_parts(before, static_cast<uint32_t>(hidden), n, stream_.get(), hidden, true, stream), "adding parts");
+  check(add_parts(before, static_cast<uint32_t>(hidden), n, stream_.get(), hidden, true, queue), "adding parts");
 }
 
-const float* PromptRunner::logits(uint64_t begin, uint64_t n, cudaStream_t stream) {
+const float* PromptRunner::logits(uint64_t begin, uint64_t n, Queue queue) {
   const RowParts where = multiply(weights_.head, Input::kNorm, {}, stream_.get() + begin * decoder_.hidden,
-                                  weights_.norm, static_cast<uint32_t>(n), logits_.get(), decoder_.vocab, stream);
+                                  weights_.norm, static_cast<uint32_t>(n), logits_.get(), decoder_.vocab, queue);
   if (where.data != logits_.get())
     check(add_parts(where, static_cast<uint32_t>(decoder_.vocab), static_cast<uint32_t>(n), logits_.get(),
-                    decoder_.vocab, false, stream),
+                    decoder_.vocab, false, queue),
           "adding parts");
   return logits_.get();
 }

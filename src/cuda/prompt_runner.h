@@ -26,21 +26,20 @@ class PromptRunner {
 
   /// Enqueues the tokens of the runs, one after the other; kPromptTokens at most in all, and those of runs of one token
   /// first. `stages` are those of build_program() for any of them: all have caches of one type.
-  void run(std::span<const TokenRun> runs, const std::vector<Stage>& stages, cudaStream_t stream);
+  void run(std::span<const TokenRun> runs, const std::vector<Stage>& stages, Queue queue);
 
   /// Moves rows [row, row + n) of what the pass left to [as, as + n); as <= row.
-  void keep(uint64_t row, uint64_t n, uint64_t as, cudaStream_t stream);
+  void keep(uint64_t row, uint64_t n, uint64_t as, Queue queue);
   /// Enqueues the logits of rows [begin, begin + n) of the last pass, a row a token unless moved; n at most kLogitRows:
   /// [n, vocab] on the device.
-  const float* logits(uint64_t begin, uint64_t n, cudaStream_t stream);
+  const float* logits(uint64_t begin, uint64_t n, Queue queue);
   static constexpr uint64_t kLogitRows = 128;
 
  private:
   RowParts multiply(const TrellisMatrix& w, Input input, RowParts x, float* residual, const float* norm, uint32_t n,
-                    float* y, uint64_t stride, cudaStream_t stream);
-  RowParts normed(const std::vector<TrellisMatrix>& parts, RowParts before, const float* norm, uint32_t n,
-                  cudaStream_t stream);
-  void send_rows(std::span<const TokenRun> runs, cudaStream_t stream);
+                    float* y, uint64_t stride, Queue queue);
+  RowParts normed(const std::vector<TrellisMatrix>& parts, RowParts before, const float* norm, uint32_t n, Queue queue);
+  void send_rows(std::span<const TokenRun> runs, Queue queue);
 
   const PlainDecoder& decoder_;
   const DeviceWeights& weights_;
