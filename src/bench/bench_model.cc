@@ -96,7 +96,7 @@ class ModelBench {
         }
         result.tokens_per_second = median(speeds);
         result.bytes_per_second = result.tokens_per_second * bytes;
-        result.fraction = median(fractions);
+        if (!device.report().gpu_layers) result.fraction = median(fractions);
         report.generation.push_back(result);
       }
       report.read_bandwidth = median(bandwidths);
@@ -141,6 +141,7 @@ class ModelBench {
     const DeviceReport device = engine_.device->report();
     report.fusion = device.fusion;
     report.launches_per_token = device.launches_per_token;
+    report.gpu_layers = device.gpu_layers;
   }
 
   // Runs n random tokens.
@@ -175,7 +176,8 @@ BenchReport bench_model(const std::string& path, const BenchOptions& options) {
     if (n == 0) fail(ErrorCode::kInvalidArgument, "a prompt of 0 tokens cannot be timed");
   BenchReport report;
   const auto start = Clock::now();
-  const auto engine = Engine::open(path, {options.threads, options.progress, options.device, options.fusion});
+  const auto engine =
+      Engine::open(path, {options.threads, options.progress, options.device, options.fusion, options.gpu_layers});
   report.load_seconds = seconds_since(start);
   report.model = engine->info();
   report.bandwidth_kind = engine->impl().device->bandwidth_kind();

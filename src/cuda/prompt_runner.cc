@@ -45,8 +45,8 @@ void PromptRunner::multiply(const TrellisMatrix& w, Input input, const float* x,
   if (plain) check(add_residual_tokens(w, plain, n, y, y_stride, stream), "multiplying tokens");
 }
 
-void PromptRunner::run(std::span<const int32_t> tokens, uint64_t position, const std::vector<Stage>& stages,
-                       cudaStream_t stream) {
+void PromptRunner::run(std::span<const int32_t> tokens, const float* x, uint64_t position,
+                       const std::vector<Stage>& stages, cudaStream_t stream) {
   const auto n = static_cast<uint32_t>(tokens.size());
   const auto first = static_cast<uint32_t>(position);
   check(cudaStreamSynchronize(stream), "running a prompt");  // the last one may still read its tokens
@@ -54,7 +54,13 @@ void PromptRunner::run(std::span<const int32_t> tokens, uint64_t position, const
   check(cudaMemcpyAsync(tokens_.get(), host_tokens_.get(), n * sizeof(int32_t), cudaMemcpyHostToDevice, stream),
         "starting a prompt");
   const uint64_t hidden = decoder_.hidden, mixed = decoder_.attention.heads * decoder_.attention.head_dim;
-  check(embed_tokens(weights_.embedding, tokens_.get(), n, stream_.get(), stream), "looking up tokens");
+  if (x != nullptr) {
+    check(cudaMemcpyAsync(stream_.get(), x, n * hidden * sizeof(float), cudaMemcpyHostToDevice, stream),
+          "starting a prompt");
+    check(cudaStreamSynchronize(stream), "starting a prompt");  // x may change
+  } else {
+    check(embed_tokens(weights_.embedding, tokens_.get(), n, stream_.get(), stream), "looking up tokens");
+  }
   auto stage = stages.begin();
   for (const LayerWeights& layer : weights_.layers) {
     stage = std::find_if(stage, stages.end(), [](const Stage& s) { return s.op == Op::kAttend; });

@@ -17,8 +17,10 @@ class PromptRunner {
                uint32_t multiprocessors);
 
   /// Enqueues `tokens` (at most kPromptTokens) at `position` and on; `stages` are those of build_program() for the
-  /// cache to fill.
-  void run(std::span<const int32_t> tokens, uint64_t position, const std::vector<Stage>& stages, cudaStream_t stream);
+  /// cache to fill. `x` [tokens, hidden], on the host: the residual stream that goes into the first layer, not needed
+  /// any more on return; nullptr: the tokens' embeddings do.
+  void run(std::span<const int32_t> tokens, const float* x, uint64_t position, const std::vector<Stage>& stages,
+           cudaStream_t stream);
 
   /// Enqueues the logits of tokens [begin, begin + n) of the last run, n at most kLogitRows: [n, vocab] on the device.
   const float* logits(uint64_t begin, uint64_t n, cudaStream_t stream);
