@@ -51,11 +51,15 @@ nlohmann::ordered_json to_json(const BenchReport& r) {
                                  {"resident_bytes", r.resident_bytes}};
   json["device"] = r.model.device;
   json["bandwidth_kind"] = r.bandwidth_kind;
+  if (r.gpu_layers) {  // of two memories, none of which was measured
+    json["gpu_layers"] = *r.gpu_layers;
+    json.erase("read_bandwidth");
+    json.erase("bandwidth_kind");
+  }
   if (!r.fusion.empty()) {
     json["fusion"] = r.fusion;
     json["launches_per_token"] = r.launches_per_token;
   }
-  if (r.gpu_layers) json["gpu_layers"] = *r.gpu_layers;
   json["prompts"] = json["generation"] = nlohmann::ordered_json::array();
   for (const PromptSpeed& p : r.prompts)
     json["prompts"].push_back({{"tokens", p.tokens}, {"tokens_per_second", p.tokens_per_second}});
@@ -99,8 +103,7 @@ void print(const BenchReport& r, const nlohmann::json& earlier) {
   fmt::print("{:<24}{:.2f} s\n", "load", r.load_seconds);
   fmt::print("{:<24}{}\n", "device", r.model.device);
   if (!r.fusion.empty()) fmt::print("{:<24}{}, {} launches a token\n", "fusion", r.fusion, r.launches_per_token);
-  fmt::print("{:<24}{:.1f} GB/s\n", (r.gpu_layers ? "GPU memory " : "memory ") + r.bandwidth_kind,
-             r.read_bandwidth / 1e9);
+  if (!r.gpu_layers) fmt::print("{:<24}{:.1f} GB/s\n", "memory " + r.bandwidth_kind, r.read_bandwidth / 1e9);
   for (const PromptSpeed& p : r.prompts)
     fmt::print("{:<24}{:.1f} tokens/s{}\n", fmt::format("prompt of {}", p.tokens), p.tokens_per_second,
                against(earlier, "prompts", "tokens", p.tokens, p.tokens_per_second));
@@ -208,7 +211,7 @@ void add_bench(CLI::App& command) {
   command.footer(
       "The share of memory reads is the bytes that a token must read, over what all threads can read in the same "
       "time,\n"
-      "measured between the rounds; on a GPU, over what copies read and write; with --gpu-layers it is left out.\n"
+      "measured between the rounds; on a GPU, over what copies read and write; with --gpu-layers it is not measured.\n"
       "--fusion all compares the ways of launching a token's kernels.\n\n"
       "Examples:\n"
       "  upg bench demo.upg --context 128\n"

@@ -38,8 +38,7 @@ struct GenerationSpeed {
   uint64_t weight_bytes = 0;    // read for one token: of every matrix that it multiplies with
   uint64_t kv_bytes = 0;        // read for one token: keys and values of the context
   double bytes_per_second = 0;  // both, times the speed
-  double fraction = 0;          // of the read bandwidth measured between the same rounds; 0 where layers are on
-                                // the CPU and on the GPU, whose memories give the bytes together
+  double fraction = 0;          // of the read bandwidth measured between the same rounds; 0 with gpu_layers
 };
 
 /// Of several sequences whose tokens share passes over the weights, as upg::Scheduler runs them.
@@ -52,7 +51,8 @@ struct StreamsSpeed {
 struct BenchReport {
   ModelInfo model;
   double load_seconds = 0;     // Engine::open, with the file as it was in the page cache
-  double read_bandwidth = 0;   // bytes a second of the device's memory, which no cache holds
+  double read_bandwidth = 0;   // bytes a second of the memory that weights are in, which no cache holds; 0 (not
+                               // measured) with gpu_layers, where they are in two
   std::string bandwidth_kind;  // "reads" by all threads, or "copies", read and written bytes both counted
   std::vector<PromptSpeed> prompts;
   std::vector<GenerationSpeed> generation;

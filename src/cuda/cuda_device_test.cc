@@ -362,6 +362,7 @@ TEST_F(CudaDevice, ABenchOfASplitModelCountsBothPartsAndNoShareOfOneMemory) {
   EXPECT_GT(whole.generation.at(0).fraction, 0);
   EXPECT_EQ(split.gpu_layers, 1u);
   EXPECT_EQ(split.generation.at(0).fraction, 0);
+  EXPECT_EQ(split.read_bandwidth, 0);
   EXPECT_EQ(split.generation.at(0).weight_bytes, whole.generation.at(0).weight_bytes);
   EXPECT_EQ(split.generation.at(0).kv_bytes, whole.generation.at(0).kv_bytes);
   EXPECT_GT(split.prompts.at(0).tokens_per_second, 0);

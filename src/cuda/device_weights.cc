@@ -68,8 +68,9 @@ struct Sizes {
        "{} not fit the GPU: weights {:.2f} GiB and {:.2f} GiB to bring them there; {:.2f} of {:.2f} GiB are free; {}",
        d.embedding ? "the model does" : fmt::format("the head and the last {} layers do", d.layers.size()),
        gib(sizes.kept), gib(sizes.largest), gib(free), gib(all),
-       fit > 0 ? fmt::format("leave layers to the CPU: try --gpu-layers {}", fit)
-               : "not even one layer would fit beside the head (--gpu-layers), so choose --device cpu");
+       fit > 0
+           ? fmt::format("leave layers to the CPU: try --gpu-layers {}", fit)
+           : "not even one layer would fit beside the head and 1 GiB to work in (--gpu-layers): choose --device cpu");
 }
 
 }  // namespace
