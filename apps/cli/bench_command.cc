@@ -51,6 +51,11 @@ nlohmann::ordered_json to_json(const BenchReport& r) {
                                  {"resident_bytes", r.resident_bytes}};
   json["device"] = r.model.device;
   json["bandwidth_kind"] = r.bandwidth_kind;
+  if (r.gpu_layers) {  // of two memories, none of which was measured
+    json["gpu_layers"] = *r.gpu_layers;
+    json.erase("read_bandwidth");
+    json.erase("bandwidth_kind");
+  }
   if (!r.fusion.empty()) {
     json["fusion"] = r.fusion;
     json["launches_per_token"] = r.launches_per_token;
@@ -58,13 +63,14 @@ nlohmann::ordered_json to_json(const BenchReport& r) {
   json["prompts"] = json["generation"] = nlohmann::ordered_json::array();
   for (const PromptSpeed& p : r.prompts)
     json["prompts"].push_back({{"tokens", p.tokens}, {"tokens_per_second", p.tokens_per_second}});
-  for (const GenerationSpeed& g : r.generation)
+  for (const GenerationSpeed& g : r.generation) {
     json["generation"].push_back({{"context", g.context},
                                   {"tokens_per_second", g.tokens_per_second},
                                   {"weight_bytes", g.weight_bytes},
                                   {"kv_bytes", g.kv_bytes},
-                                  {"bytes_per_second", g.bytes_per_second},
-                                  {"fraction", g.fraction}});
+                                  {"bytes_per_second", g.bytes_per_second}});
+    if (!r.gpu_layers) json["generation"].back()["fraction"] = g.fraction;
+  }
   for (const StreamsSpeed& s : r.streams)
     json["streams"].push_back(
         {{"streams", s.streams}, {"context", s.context}, {"tokens_per_second", s.tokens_per_second}});
@@ -97,14 +103,15 @@ void print(const BenchReport& r, const nlohmann::json& earlier) {
   fmt::print("{:<24}{:.2f} s\n", "load", r.load_seconds);
   fmt::print("{:<24}{}\n", "device", r.model.device);
   if (!r.fusion.empty()) fmt::print("{:<24}{}, {} launches a token\n", "fusion", r.fusion, r.launches_per_token);
-  fmt::print("{:<24}{:.1f} GB/s\n", "memory " + r.bandwidth_kind, r.read_bandwidth / 1e9);
+  if (!r.gpu_layers) fmt::print("{:<24}{:.1f} GB/s\n", "memory " + r.bandwidth_kind, r.read_bandwidth / 1e9);
   for (const PromptSpeed& p : r.prompts)
     fmt::print("{:<24}{:.1f} tokens/s{}\n", fmt::format("prompt of {}", p.tokens), p.tokens_per_second,
                against(earlier, "prompts", "tokens", p.tokens, p.tokens_per_second));
   for (const GenerationSpeed& g : r.generation)
-    fmt::print("{:<24}{:.2f} tokens/s, {} each, {:.1f} GB/s: {:.0f}% of memory {}{}\n",
-               fmt::format("generation at {}", g.context), g.tokens_per_second,
-               human_bytes(g.weight_bytes + g.kv_bytes), g.bytes_per_second / 1e9, 100 * g.fraction, r.bandwidth_kind,
+    fmt::print("{:<24}{:.2f} tokens/s, {} each, {:.1f} GB/s{}{}\n", fmt::format("generation at {}", g.context),
+               g.tokens_per_second, human_bytes(g.weight_bytes + g.kv_bytes), g.bytes_per_second / 1e9,
+               r.gpu_layers ? " from both memories"
+                            : fmt::format(": {:.0f}% of memory {}", 100 * g.fraction, r.bandwidth_kind),
                against(earlier, "generation", "context", g.context, g.tokens_per_second));
   for (const StreamsSpeed& s : r.streams)
     fmt::print("{:<24}{:.2f} tokens/s in all, at {} tokens of context{}\n", fmt::format("{} streams", s.streams),
@@ -196,16 +203,16 @@ void add_bench(CLI::App& command) {
   command.add_option("--rounds", o->bench.rounds, "Rounds; the median counts [5]");
   command.add_option("--kv", o->bench.kv, "Cache of keys and values: f16, int8 or f32 [f16]");
   command.add_option("--threads", o->bench.threads, "Threads; 0: one for each core [0]");
-  add_device_options(command, o->bench.device, o->bench.fusion);
+  add_device_options(command, o->bench.device, o->bench.fusion, o->bench.gpu_layers);
+  command.get_option("--gpu-layers")->excludes(kernels);
   add_hub_options(command, o->hub);
   command.add_option("--compare", o->compare, "Output of an earlier --json to compare with");
   command.add_flag("--json", o->json, "Print as JSON");
   command.footer(
       "The share of memory reads is the bytes that a token must read, over what all threads can read in the same "
       "time,\n"
-      "measured between the rounds; on a GPU, over what copies read and write. --fusion all compares the ways of "
-      "launching\n"
-      "a token's kernels.\n\n"
+      "measured between the rounds; on a GPU, over what copies read and write; with --gpu-layers it is not measured.\n"
+      "--fusion all compares the ways of launching a token's kernels.\n\n"
       "Examples:\n"
       "  upg bench demo.upg --context 128\n"
       "  upg bench --shape phi-4\n"

@@ -64,12 +64,24 @@ std::string human_bytes(uint64_t bytes) {
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, units[unit]);
 }
 
-void add_device_options(CLI::App& command, std::string& device, std::string& fusion) {
+void add_device_options(CLI::App& command, std::string& device, std::string& fusion,
+                        std::optional<uint64_t>& gpu_layers) {
   command.add_option("--device", device, "Where the model runs: cpu or cuda [cpu]");
   command.add_option(
       "--fusion", fusion,
       "cuda: kernels of a token launched one by one (none), as a graph, a layer at a time (layer) or all "
       "as one (token) [token]");
+  command
+      .add_option(
+          "--gpu-layers", gpu_layers,
+          "cuda: the last N layers and the head run on the GPU, the others on the CPU, for a model that does not "
+          "fit; for none at all, --device cpu [all]")
+      ->type_name("N")
+      ->check([](const std::string& text) {
+        const bool number = text.size() < 10 && text.find_first_not_of("0123456789") == text.npos;
+        if (number && !text.empty() && text[0] != '0') return std::string();
+        return fmt::format("\"{}\" is no number of layers: give 1 or more, or --device cpu for none on the GPU", text);
+      });
 }
 
 void print_json(const nlohmann::ordered_json& json) { fmt::print("{}\n", json.dump(2)); }

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -58,8 +59,9 @@ class ProgressBar {
   bool shown_ = false;
 };
 
-/// --device and --fusion.
-void add_device_options(CLI::App& command, std::string& device, std::string& fusion);
+/// --device, --fusion and --gpu-layers.
+void add_device_options(CLI::App& command, std::string& device, std::string& fusion,
+                        std::optional<uint64_t>& gpu_layers);
 
 /// "19.4 MB", decimal.
 std::string human_bytes(uint64_t bytes);

@@ -104,7 +104,7 @@ void add_eval(CLI::App& command) {
   command.add_flag("--float-activations", o->evaluate.float_activations,
                    "Exact products with compressed weights, slower: shows what int8 activations cost");
   command.add_option("--threads", o->evaluate.threads, "Threads; 0: one for each core [0]");
-  add_device_options(command, o->evaluate.device, o->evaluate.fusion);
+  add_device_options(command, o->evaluate.device, o->evaluate.fusion, o->evaluate.gpu_layers);
   add_hub_options(command, o->hub);
   command.add_flag("--json", o->json, "Print as JSON");
   command.footer(

@@ -100,7 +100,7 @@ void add_session_options(CLI::App& command, ModelArguments& a) {
   command.add_flag("--float-activations", a.session.float_activations,
                    "Exact products with compressed weights, slower");
   command.add_option("--threads", a.engine.threads, "Threads; 0: one for each core [0]");
-  add_device_options(command, a.engine.device, a.engine.fusion);
+  add_device_options(command, a.engine.device, a.engine.fusion, a.engine.gpu_layers);
   add_hub_options(command, a.hub);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,7 @@ struct BenchOptions {
   Progress progress;
   std::string device = "cpu";  // as EngineOptions
   std::string fusion;
+  std::optional<uint64_t> gpu_layers{};
 };
 
 struct PromptSpeed {
@@ -36,7 +38,7 @@ struct GenerationSpeed {
   uint64_t weight_bytes = 0;    // read for one token: of every matrix that it multiplies with
   uint64_t kv_bytes = 0;        // read for one token: keys and values of the context
   double bytes_per_second = 0;  // both, times the speed
-  double fraction = 0;          // of the read bandwidth measured between the same rounds
+  double fraction = 0;          // of the read bandwidth measured between the same rounds; 0 with gpu_layers
 };
 
 /// Of several sequences whose tokens share passes over the weights, as upg::Scheduler runs them.
@@ -49,7 +51,8 @@ struct StreamsSpeed {
 struct BenchReport {
   ModelInfo model;
   double load_seconds = 0;     // Engine::open, with the file as it was in the page cache
-  double read_bandwidth = 0;   // bytes a second of the memory that weights are in, which no cache holds
+  double read_bandwidth = 0;   // bytes a second of the memory that weights are in, which no cache holds; 0 (not
+                               // measured) with gpu_layers, where they are in two
   std::string bandwidth_kind;  // "reads" by all threads, or "copies", read and written bytes both counted
   std::vector<PromptSpeed> prompts;
   std::vector<GenerationSpeed> generation;
@@ -57,6 +60,7 @@ struct BenchReport {
   uint64_t resident_bytes = 0;  // on the device, with weights and caches, at the longest context; 0: not known
   std::string fusion;           // cuda: how a token's kernels were launched
   uint64_t launches_per_token = 0;
+  std::optional<uint64_t> gpu_layers{};  // layers that ran on the GPU, where the CPU had the others
 };
 
 /// Runs the model of `path` on random tokens; needs no tokenizer. Throws Error.

@@ -24,10 +24,13 @@ namespace upg {
 class Grammar;  // upg/grammar.h
 
 struct EngineOptions {
-  unsigned threads = 0;         // 0: one for each physical core the process may use
-  Progress progress{};          // of reading a file that is not in memory yet, and of copying it to a device
-  std::string device = "cpu";   // "cpu" or "cuda"
-  std::string fusion{};         // cuda: "none", "graph", "layer" or "token"; empty: the fastest
+  unsigned threads = 0;        // 0: one for each physical core the process may use
+  Progress progress{};         // of reading a file that is not in memory yet, and of copying it to a device
+  std::string device = "cpu";  // "cpu" or "cuda"
+  std::string fusion{};        // cuda: "none", "graph", "layer" or "token"; empty: the fastest
+  /// cuda, for models that do not fit the GPU: the last so many layers (at least 1) and the head run there, the
+  /// embedding and the other layers on the CPU. None, or as many as the model has: everything on the GPU.
+  std::optional<uint64_t> gpu_layers{};
   std::string chat_template{};  // Jinja, in place of the model's own
 };
 

@@ -24,6 +24,7 @@ struct EvaluateOptions {
   unsigned threads = 0;
   std::string device = "cpu";  // as EngineOptions; a reference runs on the cpu
   std::string fusion{};
+  std::optional<uint64_t> gpu_layers{};
   Progress progress;
 };
 

@@ -21,11 +21,13 @@ const char* finish_name(FinishReason reason) {
 }
 
 std::shared_ptr<SharedEngine> open_engine(const std::string& path, unsigned threads, const std::string& device,
-                                          const std::string& chat_template, nb::object progress) {
+                                          std::optional<uint64_t> gpu_layers, const std::string& chat_template,
+                                          nb::object progress) {
   Call call(std::move(progress));
   EngineOptions options;
   options.threads = threads;
   options.device = device;
+  options.gpu_layers = gpu_layers;
   options.chat_template = chat_template;
   options.progress = call.progress();
   return call.run([&] { return std::make_shared<SharedEngine>(Engine::open(path, options)); });
@@ -236,8 +238,8 @@ void bind_options(nb::module_& m) {
 void bind_engines(nb::module_& m) {
   using E = SharedEngine;
   nb::class_<E>(m, "Engine")
-      .def_static("open", open_engine, nb::arg("path"), nb::arg("threads"), nb::arg("device"), nb::arg("chat_template"),
-                  nb::arg("progress").none())
+      .def_static("open", open_engine, nb::arg("path"), nb::arg("threads"), nb::arg("device"),
+                  nb::arg("gpu_layers").none(), nb::arg("chat_template"), nb::arg("progress").none())
       .def_prop_ro("info", [](const E& e) { return e.engine()->info(); })
       .def(
           "tokenize",

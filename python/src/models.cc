@@ -50,7 +50,7 @@ ExportReport export_file(const std::string& source, const std::string& target, c
 
 EvaluateOptions evaluate_options(Call& call, const std::string& reference, uint64_t context, uint64_t chunks,
                                  const std::string& kv, bool float_activations, unsigned threads,
-                                 const std::string& device) {
+                                 const std::string& device, std::optional<uint64_t> gpu_layers) {
   EvaluateOptions options;
   options.reference = reference;
   options.context = context;
@@ -59,24 +59,27 @@ EvaluateOptions evaluate_options(Call& call, const std::string& reference, uint6
   options.float_activations = float_activations;
   options.threads = threads;
   options.device = device;
+  options.gpu_layers = gpu_layers;
   options.progress = call.progress();
   return options;
 }
 
 TextEvaluation text_evaluation(const std::string& model, const std::string& text_file, const std::string& reference,
                                uint64_t context, uint64_t chunks, const std::string& kv, bool float_activations,
-                               unsigned threads, const std::string& device, nb::object progress) {
+                               unsigned threads, const std::string& device, std::optional<uint64_t> gpu_layers,
+                               nb::object progress) {
   Call call(std::move(progress));
   const EvaluateOptions options =
-      evaluate_options(call, reference, context, chunks, kv, float_activations, threads, device);
+      evaluate_options(call, reference, context, chunks, kv, float_activations, threads, device, gpu_layers);
   return call.run([&] { return evaluate_text(model, text_file, options); });
 }
 
 TaskEvaluation task_evaluation(const std::string& model, const std::string& task, const std::string& data,
                                uint64_t items, const std::string& kv, bool float_activations, unsigned threads,
-                               const std::string& device, nb::object progress) {
+                               const std::string& device, std::optional<uint64_t> gpu_layers, nb::object progress) {
   Call call(std::move(progress));
-  const EvaluateOptions options = evaluate_options(call, "", 512, 0, kv, float_activations, threads, device);
+  const EvaluateOptions options =
+      evaluate_options(call, "", 512, 0, kv, float_activations, threads, device, gpu_layers);
   return call.run([&] { return evaluate_task(model, task, data, items, options); });
 }
 
@@ -193,9 +196,10 @@ void bind_models(nb::module_& m) {
       },
       arg("path"), arg("target"), arg("progress").none());
   m.def("evaluate_text", text_evaluation, arg("model"), arg("text_file"), arg("reference"), arg("context"),
-        arg("chunks"), arg("kv"), arg("float_activations"), arg("threads"), arg("device"), arg("progress").none());
+        arg("chunks"), arg("kv"), arg("float_activations"), arg("threads"), arg("device"), arg("gpu_layers").none(),
+        arg("progress").none());
   m.def("evaluate_task", task_evaluation, arg("model"), arg("task"), arg("data"), arg("items"), arg("kv"),
-        arg("float_activations"), arg("threads"), arg("device"), arg("progress").none());
+        arg("float_activations"), arg("threads"), arg("device"), arg("gpu_layers").none(), arg("progress").none());
   m.def("model_texts", &model_texts, arg("path"));
   nb::class_<KernelReport>(m, "KernelReport")
       .def_ro("op", &KernelReport::op)

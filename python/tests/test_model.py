@@ -132,6 +132,10 @@ def test_errors_are_exceptions_of_their_kind_with_the_librarys_message(model: up
         model.generate(PROMPT, tokens=3)  # type: ignore[call-arg]
     with pytest.raises(upg.InvalidArgumentError, match="4096000"):
         upg.load(upg.demo(), context=4096000)
+    with pytest.raises(upg.InvalidArgumentError, match="3 layers on the GPU"):
+        upg.load(upg.demo(), gpu_layers=3)
+    with pytest.raises(upg.InvalidArgumentError, match="0 layers on the GPU"):
+        upg.load(upg.demo(), "cuda", gpu_layers=0)
 
 
 def test_the_tokenizer_knows_bytes_and_end_tokens(model: upg.Model) -> None:

@@ -338,6 +338,7 @@ def evaluate(
     float_activations: bool = ...,
     threads: int = ...,
     device: str = ...,
+    gpu_layers: int | None = ...,
     progress: bool | Progress = ...,
 ) -> TextEvaluation: ...
 
@@ -353,6 +354,7 @@ def evaluate(
     float_activations: bool = ...,
     threads: int = ...,
     device: str = ...,
+    gpu_layers: int | None = ...,
     progress: bool | Progress = ...,
 ) -> TaskEvaluation: ...
 
@@ -371,13 +373,14 @@ def evaluate(
     float_activations: bool = False,
     threads: int = 0,
     device: str = "cpu",
+    gpu_layers: int | None = None,
     progress: bool | Progress = True,
 ) -> TextEvaluation | TaskEvaluation:
     """Measures a model on the file ``text``, or on ``task`` ("hellaswag" or "lambada") with the file ``data``.
 
     Text: perplexity over ``chunks`` (0: all) that do not overlap, of ``context`` tokens, predictions from their middle
     on; with ``reference``, another model, KL divergence from it and agreement on the likeliest token. Task: accuracy on
-    ``items`` (0: all). Formats and protocol are those of ``upg eval``.
+    ``items`` (0: all). Formats and protocol are those of ``upg eval``. ``device`` and ``gpu_layers`` as of upg.load.
     """
     if (text is None) == (task is None) or (task is None) != (data is None):
         raise TypeError("evaluate takes text=FILE, or task=NAME and data=FILE")
@@ -394,6 +397,7 @@ def evaluate(
                 float_activations,
                 threads,
                 device,
+                gpu_layers,
                 report,
             )
             compared = reference is not None
@@ -413,7 +417,7 @@ def evaluate(
         assert task is not None
         assert data is not None
         done = _upg.evaluate_task(
-            os.fspath(model), task, os.fspath(data), items, kv, float_activations, threads, device, report
+            os.fspath(model), task, os.fspath(data), items, kv, float_activations, threads, device, gpu_layers, report
         )
     return TaskEvaluation(
         task=done.task,

@@ -168,6 +168,7 @@ class _Engine:
         parallel: int,
         queue: int,
         device: str,
+        gpu_layers: int | None,
         threads: int,
         context: int,
         kv: str,
@@ -182,7 +183,7 @@ class _Engine:
             template = chat_template or ""
             template = _upg.builtin_chat_templates().get(template, template)
             with reporter(progress) as report:
-                self._engine = _upg.Engine.open(os.fspath(model), threads, device, template, report)
+                self._engine = _upg.Engine.open(os.fspath(model), threads, device, gpu_layers, template, report)
         self.tokenizer = Tokenizer(self._engine)
         self._scheduler = _upg.Scheduler(self._engine, parallel, context, kv, float_activations, queue)
         self._next_id = itertools.count()
@@ -253,6 +254,7 @@ class LLM(_Engine):
         *,
         parallel: int = 8,
         device: str = "cpu",
+        gpu_layers: int | None = None,
         threads: int = 0,
         context: int = 0,
         kv: str = "f16",
@@ -266,6 +268,7 @@ class LLM(_Engine):
             parallel=parallel,
             queue=2**62,
             device=device,
+            gpu_layers=gpu_layers,
             threads=threads,
             context=context,
             kv=kv,
@@ -374,6 +377,7 @@ class AsyncEngine(_Engine):
         parallel: int = 8,
         queue: int = 64,
         device: str = "cpu",
+        gpu_layers: int | None = None,
         threads: int = 0,
         context: int = 0,
         kv: str = "f16",
@@ -387,6 +391,7 @@ class AsyncEngine(_Engine):
             parallel=parallel,
             queue=queue,
             device=device,
+            gpu_layers=gpu_layers,
             threads=threads,
             context=context,
             kv=kv,

@@ -247,6 +247,7 @@ def load(
     path: str | os.PathLike[str],
     device: str = "cpu",
     *,
+    gpu_layers: int | None = None,
     threads: int = 0,
     context: int = 0,
     kv: str = "f16",
@@ -256,15 +257,16 @@ def load(
 ) -> Model:
     """Loads a UPG file or an uncompressed checkpoint directory.
 
-    ``device``: "cpu", or "cuda" in builds that have it. ``threads`` 0: one for each core. ``context`` 0: as many
-    positions as the model was made for, 4,096 at most. ``kv``: "f16", "int8" or "f32", how keys and values are kept.
-    ``float_activations``: exact products with compressed weights, slower. ``chat_template``: Jinja in place of the
-    model's own, or the name of a built-in one ("chatml", "phi-4", "llama-3", "gemma", "plain").
+    ``device``: "cpu", or "cuda" in builds that have it. ``gpu_layers``: with "cuda", for a model that does not fit the
+    GPU, how many of its last layers run there, the others on the CPU; None: all. ``threads`` 0: one for each core.
+    ``context`` 0: as many positions as the model was made for, 4,096 at most. ``kv``: "f16", "int8" or "f32", how keys
+    and values are kept. ``float_activations``: exact products with compressed weights, slower. ``chat_template``: Jinja
+    in place of the model's own, or the name of a built-in one ("chatml", "phi-4", "llama-3", "gemma", "plain").
 
     Raises upg.NotFoundError (a FileNotFoundError), upg.InvalidFileError (a ValueError) or upg.UnsupportedError.
     """
     template = chat_template or ""
     template = _upg.builtin_chat_templates().get(template, template)
     with reporter(progress) as report:
-        engine = _upg.Engine.open(os.fspath(path), threads, device, template, report)
+        engine = _upg.Engine.open(os.fspath(path), threads, device, gpu_layers, template, report)
     return Model(engine, (context, kv, float_activations))

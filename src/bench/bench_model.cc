@@ -70,6 +70,9 @@ class ModelBench {
     std::vector<double> bandwidths;
     {
       Device& device = *engine_.device;
+      // Two memories have no common speed to compare with, and a GPU that is full no room for measuring.
+      const bool split = device.report().gpu_layers.has_value();
+      const auto bandwidth = [&] { return split ? 0 : device.measure_bandwidth(); };
       for (uint64_t context : options_.contexts) {
         std::vector<double> speeds, fractions;
         GenerationSpeed result;
@@ -79,7 +82,7 @@ class ModelBench {
         const auto bytes = static_cast<double>(result.weight_bytes + result.kv_bytes);
         for (unsigned round = 0; round < options_.rounds; ++round) {
           // Half of the passes before and half after the tokens: the machine drifts.
-          double limit = device.measure_bandwidth() + device.measure_bandwidth();
+          double limit = bandwidth() + bandwidth();
           std::vector<double> tokens;
           timeline_->fill(context);
           int32_t token = 0;
@@ -88,10 +91,10 @@ class ModelBench {
             token = timeline_->forward_greedy(token);
             tokens.push_back(1 / seconds_since(start));
           }
-          limit += device.measure_bandwidth() + device.measure_bandwidth();
+          limit += bandwidth() + bandwidth();
           bandwidths.push_back(limit / 4);
           speeds.push_back(median(tokens));
-          fractions.push_back(speeds.back() * bytes / bandwidths.back());
+          fractions.push_back(split ? 0 : speeds.back() * bytes / bandwidths.back());
           step("generation");
         }
         result.tokens_per_second = median(speeds);
@@ -141,6 +144,7 @@ class ModelBench {
     const DeviceReport device = engine_.device->report();
     report.fusion = device.fusion;
     report.launches_per_token = device.launches_per_token;
+    report.gpu_layers = device.gpu_layers;
   }
 
   // Runs n random tokens.
@@ -175,7 +179,8 @@ BenchReport bench_model(const std::string& path, const BenchOptions& options) {
     if (n == 0) fail(ErrorCode::kInvalidArgument, "a prompt of 0 tokens cannot be timed");
   BenchReport report;
   const auto start = Clock::now();
-  const auto engine = Engine::open(path, {options.threads, options.progress, options.device, options.fusion});
+  const auto engine =
+      Engine::open(path, {options.threads, options.progress, options.device, options.fusion, options.gpu_layers});
   report.load_seconds = seconds_since(start);
   report.model = engine->info();
   report.bandwidth_kind = engine->impl().device->bandwidth_kind();

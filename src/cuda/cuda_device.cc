@@ -6,6 +6,7 @@
 #include "cuda/first_gpu.h"
 #include "cuda/program_builder.h"
 #include "cuda/prompt_runner.h"
+#include "model/layer_split.h"
 
 namespace upg::cuda {
 namespace {
@@ -20,14 +21,16 @@ class CudaDevice;
 
 class CudaTimeline final : public Timeline {
  public:
-  CudaTimeline(CudaDevice& device, uint64_t capacity, bool int8);
+  CudaTimeline(CudaDevice& device, uint64_t capacity, const KvType& kv);
   ~CudaTimeline() override;
 
   uint64_t capacity() const override { return cache_.capacity; }
   uint64_t length() const override { return length_; }
-  uint64_t set_length(uint64_t length) override { return length_ = length; }
+  uint64_t set_length(uint64_t length) override {
+    return length_ = first_layers_ ? first_layers_->set_length(length) : length;
+  }
   uint64_t bytes_read_at(uint64_t position) const override;
-  uint64_t chunk() const override { return kPromptTokens; }
+  uint64_t chunk() const override { return first_layers_ ? Model::kChunk : kPromptTokens; }
   void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) override;
   int32_t forward_greedy(int32_t token) override;
   std::vector<float> mean_hidden(std::span<const int32_t>) override {
@@ -39,6 +42,10 @@ class CudaTimeline final : public Timeline {
     return {cache_.keys.get(),         cache_.values.get(), cache_.key_scales.get(),
             cache_.value_scales.get(), angles_.get(),       static_cast<uint32_t>(cache_.capacity)};
   }
+  /// What the CPU's layers make of tokens [n, hidden], until they run again; nullptr where they are all on the GPU.
+  const float* begun(std::span<const int32_t> tokens) {
+    return first_layers_ ? first_layers_->forward(tokens) : nullptr;
+  }
   const std::vector<Stage>& stages() const { return program_.stages; }
   bool has_int8() const { return cache_.int8; }
 
@@ -49,6 +56,7 @@ class CudaTimeline final : public Timeline {
   void finish();
 
   CudaDevice& device_;
+  std::optional<FirstLayers> first_layers_;  // those that the CPU has
   DeviceCache cache_;
   DeviceMemory<float> angles_;
   Program program_;
@@ -64,22 +72,30 @@ class CudaTimeline final : public Timeline {
 
 class CudaDevice final : public Device {
  public:
-  CudaDevice(const Decoder& d, OpContext& c, std::string_view f, const Progress& progress)
-      : decoder(plain_decoder(d)), context(c), fusion(f) {
-    weights.emplace(decoder, context, progress);
+  CudaDevice(Model& m, OpContext& c, const DeviceOptions& options)
+      : model(m),
+        first_layer(first_gpu_layer(options.gpu_layers, m.shape().layers)),
+        decoder(plain_decoder(m.decoder(), first_layer)),
+        context(c),
+        fusion(options.fusion) {
+    weights.emplace(decoder, context, options.progress);
     blocks = choose_blocks(*weights, static_cast<uint32_t>(properties.multiProcessorCount));
     buffers = make_buffers(decoder, *weights, blocks);
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "streams");
   }
   ~CudaDevice() override { cudaStreamDestroy(stream); }
 
-  std::string description() const override { return properties.name; }
+  std::string description() const override {
+    if (first_layer == 0) return properties.name;
+    return fmt::format("{} with {} of {} layers, CPU with {} threads", properties.name, decoder.layers.size(),
+                       model.shape().layers, context.pool.size());
+  }
   std::unique_ptr<Timeline> timeline(uint64_t capacity, const KvType& kv, Activations activations) override {
     if (activations != Activations::kQuantized)
       fail(ErrorCode::kUnsupported, "the cuda device multiplies int8 activations only");
     if (kv.id != "f16" && kv.id != "int8")
       fail(ErrorCode::kUnsupported, "the cuda device has no cache of type {}: choose f16 or int8", kv.id);
-    return std::make_unique<CudaTimeline>(*this, capacity, kv.id == "int8");
+    return std::make_unique<CudaTimeline>(*this, capacity, kv);
   }
 
   void forward(std::span<const Work> work) override;
@@ -112,8 +128,14 @@ class CudaDevice final : public Device {
   /// Whether passes of several tokens can run here; else they run one by one.
   bool can_run_together() const { return can_multiply_tokens(shared_limit()); }
   uint32_t shared_limit() const { return static_cast<uint32_t>(properties.sharedMemPerBlockOptin); }
-  DeviceReport report() const override { return {fusion, launches}; }
+  DeviceReport report() const override {
+    DeviceReport report{fusion, launches};
+    if (first_layer > 0) report.gpu_layers = decoder.layers.size();
+    return report;
+  }
 
+  Model& model;
+  const uint64_t first_layer;  // of those that run here; the CPU has the ones before
   const PlainDecoder decoder;
   OpContext& context;
   std::string fusion;
@@ -138,7 +160,10 @@ class CudaDevice final : public Device {
   PinnedMemory<float> host_rows_;        // [PromptRunner::kLogitRows][vocab], the same
 };
 
-CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, bool int8) : device_(device) {
+CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, const KvType& kv) : device_(device) {
+  const bool int8 = kv.id == "int8";
+  if (device.first_layer > 0)
+    first_layers_.emplace(device.model, device.context, device.first_layer, capacity, kv, Activations::kQuantized);
   const PlainDecoder& d = device.decoder;
   const AttentionShape& a = d.attention;
   const uint64_t layers = d.layers.size();
@@ -146,7 +171,9 @@ CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, bool int8) : d
   cache_.capacity = capacity;
   cache_.layer_vectors = a.kv_heads * capacity;
   cache_.layer_bytes = cache_.layer_vectors * a.head_dim * (int8 ? 1 : 2);
-  const char* what = "the cache of keys and values; ask for a shorter context or the int8 cache";
+  const char* what =
+      "the cache of keys and values; ask for a shorter context, the int8 cache, or fewer layers on the GPU "
+      "(--gpu-layers)";
   cache_.keys = allocate_zeros<uint8_t>(layers * cache_.layer_bytes, what);
   cache_.values = allocate_zeros<uint8_t>(layers * cache_.layer_bytes, what);
   if (int8) {
@@ -185,8 +212,9 @@ CudaTimeline::~CudaTimeline() {
 uint64_t CudaTimeline::bytes_read_at(uint64_t position) const {
   const AttentionShape& a = device_.decoder.attention;
   const uint64_t positions = a.window != 0 ? std::min(a.window, position + 1) : position + 1;
-  return positions * 2 * device_.decoder.layers.size() * a.kv_heads *
-         (a.head_dim * (cache_.int8 ? 1 : 2) + (cache_.int8 ? 4 : 0));
+  const uint64_t on_gpu = positions * 2 * device_.decoder.layers.size() * a.kv_heads *
+                          (a.head_dim * (cache_.int8 ? 1 : 2) + (cache_.int8 ? 4 : 0));
+  return on_gpu + (first_layers_ ? first_layers_->bytes_read_at(position) : 0);
 }
 
 // Stages [0, end), in as many launches as the fusion has.
@@ -200,7 +228,7 @@ void CudaTimeline::enqueue(uint32_t end) {
   if (device_.fusion == "token") {
     go(0, end);
   } else if (device_.fusion == "layer") {
-    // The first launch looks the token up too; the last one has the head.
+    // The first launch looks the token up too, unless the CPU did; the last one has the head.
     uint32_t first = 0;
     for (size_t i = 0; i < program_.layer_ends.size(); ++i) {
       const uint32_t last = i + 1 == program_.layer_ends.size() ? end : program_.layer_ends[i];
@@ -225,6 +253,12 @@ void CudaTimeline::capture() {
 }
 
 void CudaTimeline::run(int32_t token, bool logits) {
+  if (first_layers_) {
+    const float* x = first_layers_->forward(std::span(&token, 1));
+    check(cudaMemcpyAsync(device_.buffers.streams[0].get(), x, device_.decoder.hidden * sizeof(float),
+                          cudaMemcpyHostToDevice, device_.stream),
+          "starting a token");
+  }
   host_state_[0] = {token,
                     static_cast<uint32_t>(length_),
                     device_.layers_before,
@@ -285,6 +319,7 @@ void CudaTimeline::fill(uint64_t n) {
   const uint64_t layers = device_.decoder.layers.size();
   set_bytes(cache_.keys.get(), 0x2c, layers * cache_.layer_bytes, "filling the cache");
   set_bytes(cache_.values.get(), 0x2c, layers * cache_.layer_bytes, "filling the cache");
+  if (first_layers_) first_layers_->fill(n);
   length_ = n;
 }
 
@@ -297,7 +332,8 @@ void CudaDevice::forward(std::span<const Work> work) {
     tokens += w.tokens.size();
     alike = alike && of(w)->has_int8() == of(work[0])->has_int8();
   }
-  if (tokens == 1 || !alike || !can_run_together()) return Device::forward(work);
+  const bool apart = first_layer > 0 && work.size() > 1;  // each goes through the CPU's layers by itself
+  if (tokens == 1 || !alike || apart || !can_run_together()) return Device::forward(work);
   std::vector<Piece> pieces;
   uint64_t room = kPromptTokens;
   const auto run = [&] {
@@ -311,7 +347,8 @@ void CudaDevice::forward(std::span<const Work> work) {
       for (uint64_t at = 0; at < w.tokens.size();) {
         const uint64_t n = std::min(room, w.tokens.size() - at);
         const uint64_t begin = std::clamp(w.range.begin, at, at + n), end = std::clamp(w.range.end, begin, at + n);
-        pieces.push_back({{w.tokens.subspan(at, n), of(w)->length(), of(w)->place()},
+        const std::span<const int32_t> now = w.tokens.subspan(at, n);
+        pieces.push_back({{now, of(w)->length(), of(w)->place(), of(w)->begun(now)},
                           {begin - at, end - at},
                           w.logits + (begin - std::min(begin, w.range.begin)) * decoder.vocab});
         of(w)->set_length(of(w)->length() + n);
@@ -359,9 +396,8 @@ void CudaDevice::run_pass(std::span<const Piece> pieces, const std::vector<Stage
 
 }  // namespace
 
-std::unique_ptr<Device> open_device(Model& model, OpContext& context, std::string_view fusion,
-                                    const Progress& progress) {
-  return std::make_unique<CudaDevice>(model.decoder(), context, fusion, progress);
+std::unique_ptr<Device> open_device(Model& model, OpContext& context, const DeviceOptions& options) {
+  return std::make_unique<CudaDevice>(model, context, options);
 }
 
 }  // namespace upg::cuda

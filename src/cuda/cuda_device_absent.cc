@@ -14,7 +14,7 @@ namespace {
 
 }  // namespace
 
-std::unique_ptr<Device> open_device(Model&, OpContext&, std::string_view, const Progress&) { refuse(); }
+std::unique_ptr<Device> open_device(Model&, OpContext&, const DeviceOptions&) { refuse(); }
 std::unique_ptr<Accelerator> open_accelerator(ThreadPool&) { refuse(); }
 std::vector<KernelTime> time_kernels(unsigned, const Progress&) { refuse(); }
 

@@ -13,11 +13,11 @@
 #include "base/float16.h"
 #include "codec/trellis.h"
 #include "cuda/first_gpu.h"
-#include "engine/engine_impl.h"
 #include "format/safetensors_writer.h"
 #include "format/test_util.h"
 #include "format/upg_file.h"
 #include "model/test_util.h"
+#include "upg/bench.h"
 #include "upg/compress.h"
 #include "upg/engine.h"
 
@@ -29,6 +29,7 @@ struct Shape {
   uint64_t hidden, intermediate, heads, kv_heads, head_dim, layers, vocab, window;
   // All but Phi-3 have queries, keys, values, gate and up in matrices of their own.
   const char* architecture = "Phi3ForCausalLM";
+  const char* more = "";  // of config.json
 };
 constexpr Shape kShapes[] = {
     {"small", 64, 96, 4, 2, 16, 2, 333, 0},
@@ -44,11 +45,12 @@ constexpr Shape kShapes[] = {
 // A checkpoint of normal weights.
 void write_checkpoint(const Shape& s, const std::string& dir) {
   std::filesystem::create_directories(dir);
-  write_file(dir + "/config.json", fmt::format(R"({{"architectures": ["{}"], "hidden_size": {}, "intermediate_size": {},
+  write_file(dir + "/config.json",
+             fmt::format(R"({{"architectures": ["{}"], "hidden_size": {}, "intermediate_size": {},
  "num_hidden_layers": {}, "num_attention_heads": {}, "num_key_value_heads": {}, "head_dim": {}, "vocab_size": {},
- "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "sliding_window": {}}})",
-                                               s.architecture, s.hidden, s.intermediate, s.layers, s.heads, s.kv_heads,
-                                               s.head_dim, s.vocab, s.window ? std::to_string(s.window) : "null"));
+ "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "sliding_window": {}{}}})",
+                         s.architecture, s.hidden, s.intermediate, s.layers, s.heads, s.kv_heads, s.head_dim, s.vocab,
+                         s.window ? std::to_string(s.window) : "null", s.more));
   SafetensorsWriter writer(dir + "/model.safetensors");
   struct Tensor {
     std::string name;
@@ -135,10 +137,10 @@ class CudaDevice : public ::testing::Test {
     return std::sqrt(sum / power);
   }
 
-  void expect_same(const std::string& file, const std::string& fusion, const std::string& kv,
-                   const std::string& label) {
+  void expect_same(const std::string& file, const std::string& fusion, const std::string& kv, const std::string& label,
+                   std::optional<uint64_t> gpu_layers = {}) {
     const auto cpu = Engine::open(file);
-    const auto gpu = Engine::open(file, {.device = "cuda", .fusion = fusion});
+    const auto gpu = Engine::open(file, {.device = "cuda", .fusion = fusion, .gpu_layers = gpu_layers});
     std::mt19937 random(3);
     std::vector<int32_t> tokens(150);
     for (int32_t& token : tokens) token = static_cast<int32_t>(random() % cpu->info().vocab_size);
@@ -186,33 +188,88 @@ TEST_F(CudaDevice, EveryFusionAndCacheAgrees) {
     for (const char* kv : {"f16", "int8"}) expect_same(file, fusion, kv, fmt::format("{} {}", fusion, kv));
 }
 
+TEST_F(CudaDevice, FirstLayersOnTheCpuChangeNothing) {
+  for (const Shape& shape : kShapes)
+    for (uint64_t n = 1; n < shape.layers; ++n)
+      expect_same(model(shape, "trellis3"), "token", "f16", fmt::format("{}, last {} layers", shape.name, n), n);
+}
+
+TEST_F(CudaDevice, EveryFusionAndCacheAgreesWithLayersOnTheCpu) {
+  const std::string file = model(kShapes[1], "trellis3");
+  for (const char* fusion : {"none", "graph", "layer", "token"})
+    for (const char* kv : {"f16", "int8"})
+      expect_same(file, fusion, kv, fmt::format("last layer, {} {}", fusion, kv), 1);
+}
+
+// As many layers as there are, and more, are all of them: the same bits.
+TEST_F(CudaDevice, AllLayersOnTheGpuAreNoSplit) {
+  const Shape& shape = kShapes[1];
+  const std::string file = model(shape, "trellis3");
+  const std::vector<int32_t> tokens = {5, 6, 7};
+  const auto logits = [&](std::optional<uint64_t> gpu_layers) {
+    const auto engine = Engine::open(file, {.device = "cuda", .gpu_layers = gpu_layers});
+    EXPECT_EQ(engine->info().device.find("CPU") == std::string::npos, gpu_layers != 1u) << engine->info().device;
+    Session session(engine);
+    return all_logits(session, tokens);
+  };
+  const std::vector<float> all = logits({});
+  EXPECT_EQ(logits(shape.layers), all);
+  EXPECT_EQ(logits(1000), all);
+  EXPECT_LE(difference(logits(1), all), 0.05);
+}
+
+// Layer 0 sees everything and the others a window, which the GPU does not run together.
+TEST_F(CudaDevice, LayersThatTheGpuCannotRunMayBeOnTheCpu) {
+  const Shape mixed = {"qwen2_mixed",
+                       96,
+                       160,
+                       3,
+                       1,
+                       32,
+                       3,
+                       300,
+                       9,
+                       "Qwen2ForCausalLM",
+                       R"(, "use_sliding_window": true, "max_window_layers": 1)"};
+  const std::string file = model(mixed, "trellis3");
+  EXPECT_THROW(Engine::open(file, {.device = "cuda"}), Error);
+  EXPECT_THROW(Engine::open(file, {.device = "cuda", .gpu_layers = 3}), Error);
+  expect_same(file, "token", "f16", "layers of several windows", 2);
+}
+
 // Blocks tell words of one layer from those of the layer before by a bit, whoever's layers they are.
 TEST_F(CudaDevice, SessionsTakeTurns) {
   const Shape& odd = kShapes[1];
   ASSERT_EQ(odd.layers % 2, 1u);
-  const auto gpu = Engine::open(model(odd, "trellis3"), {.device = "cuda", .fusion = "token"});
+  const std::string file = model(odd, "trellis3");
   const auto logits = [](Session& session, int32_t token) {
     const std::span<const float> row = session.feed(std::span(&token, 1));
     return std::vector<float>(row.begin(), row.end());
   };
-  std::vector<std::vector<float>> alone[2];
-  for (int which = 0; which < 2; ++which) {
-    Session session(gpu);
-    for (int32_t token = 0; token < 9; ++token) alone[which].push_back(logits(session, 7 * token + which));
+  for (uint64_t gpu_layers : {odd.layers, uint64_t{1}}) {
+    const auto gpu = Engine::open(file, {.device = "cuda", .fusion = "token", .gpu_layers = gpu_layers});
+    std::vector<std::vector<float>> alone[2];
+    for (int which = 0; which < 2; ++which) {
+      Session session(gpu);
+      for (int32_t token = 0; token < 9; ++token) alone[which].push_back(logits(session, 7 * token + which));
+    }
+    Session sessions[] = {Session(gpu), Session(gpu)};
+    for (int32_t token = 0; token < 9; ++token)
+      for (int which = 0; which < 2; ++which)
+        EXPECT_EQ(logits(sessions[which], 7 * token + which), alone[which][token])
+            << "session " << which << ", layers " << gpu_layers;
   }
-  Session sessions[] = {Session(gpu), Session(gpu)};
-  for (int32_t token = 0; token < 9; ++token)
-    for (int which = 0; which < 2; ++which)
-      EXPECT_EQ(logits(sessions[which], 7 * token + which), alone[which][token]) << "session " << which;
 }
 
 // Tokens of several timelines in one pass, single ones beside a piece of a prompt, against each timeline alone.
 TEST_F(CudaDevice, SequencesTogetherGiveWhatTheyGiveAlone) {
   for (const Shape& shape : {kShapes[1], kShapes[2], kShapes[3], kShapes[7]}) {
     for (const char* kv : {"f16", "int8"}) {
-      const auto gpu = Engine::open(model(shape, "trellis3"), {.device = "cuda"});
-      Device& device = *gpu->impl().device;
-      const uint64_t vocab = gpu->info().vocab_size;
+      Weights weights(model(shape, "trellis3"));
+      OpContext context(2);
+      const auto loaded = load_model(weights);
+      const auto device = cuda::open_device(*loaded, context, {.fusion = "token", .gpu_layers = {}, .progress = {}});
+      const uint64_t vocab = loaded->shape().vocab_size;
       std::mt19937 random(9);
       const auto draw = [&](uint64_t n) {
         std::vector<int32_t> tokens(n);
@@ -223,7 +280,7 @@ TEST_F(CudaDevice, SequencesTogetherGiveWhatTheyGiveAlone) {
       for (uint64_t length : {3u, 40u, 1u, 700u, 18u}) {
         const std::vector<int32_t> prompt = draw(length);
         for (auto* timelines : {&together, &alone}) {
-          timelines->push_back(device.timeline(800, find_kv_type(kv), Activations::kQuantized));
+          timelines->push_back(device->timeline(800, find_kv_type(kv), Activations::kQuantized));
           timelines->back()->forward(prompt, {}, nullptr);
         }
       }
@@ -239,7 +296,7 @@ TEST_F(CudaDevice, SequencesTogetherGiveWhatTheyGiveAlone) {
           alone[i]->forward(tokens[i], range, expected[i].data());
           work.push_back({together[i].get(), tokens[i], range, rows[i].data()});
         }
-        device.forward(work);
+        device->forward(work);
         for (uint64_t i = 0; i < rows.size(); ++i) {
           EXPECT_LE(difference(rows[i], expected[i]), 0.05) << shape.name << " " << kv << ", timeline " << i;
           EXPECT_EQ(together[i]->length(), alone[i]->length());
@@ -282,8 +339,10 @@ TEST_F(CudaDevice, ChoosesTheTokensThatTheCpuChooses) {
   rounded.calibrate = "none";
   compress(testing_util::source_path("models/demo"), file, rounded);
   const auto cpu = Engine::open(file);
-  for (const char* fusion : {"none", "graph", "layer", "token"}) {
-    const auto gpu = Engine::open(file, {.device = "cuda", .fusion = fusion});
+  const std::pair<const char*, std::optional<uint64_t>> ways[] = {{"none", {}},  {"graph", {}}, {"layer", {}},
+                                                                  {"token", {}}, {"token", 1},  {"graph", 11}};
+  for (const auto& [fusion, gpu_layers] : ways) {
+    const auto gpu = Engine::open(file, {.device = "cuda", .fusion = fusion, .gpu_layers = gpu_layers});
     int compared = 0;
     for (const char* prompt : {"The history of", "Once upon a time", "In 1997, the city council"}) {
       Session a(cpu), b(gpu);
@@ -296,7 +355,8 @@ TEST_F(CudaDevice, ChoosesTheTokensThatTheCpuChooses) {
           if (it != best) second = std::max(second, *it);
         const auto chosen = std::max_element(actual.begin(), actual.end()) - actual.begin();
         if (*best - second > kNearTie) {
-          EXPECT_EQ(chosen, best - expected.begin()) << fusion << ": " << prompt << ", token " << i;
+          EXPECT_EQ(chosen, best - expected.begin())
+              << fusion << ", layers " << gpu_layers.value_or(12) << ": " << prompt << ", token " << i;
           ++compared;
         }
         next = {static_cast<int32_t>(best - expected.begin())};
@@ -304,6 +364,53 @@ TEST_F(CudaDevice, ChoosesTheTokensThatTheCpuChooses) {
     }
     EXPECT_GT(compared, 90) << fusion;
   }
+}
+
+// The GPU's own choice, which needs no logits, is that of the logits.
+TEST_F(CudaDevice, ChoosesTheLikeliestTokenWithLayersOnTheCpuToo) {
+  const std::string file = folder_ + "/demo.upg";
+  CompressOptions rounded;
+  rounded.calibrate = "none";
+  compress(testing_util::source_path("models/demo"), file, rounded);
+  for (const char* fusion : {"none", "graph", "layer", "token"}) {
+    const auto gpu = Engine::open(file, {.device = "cuda", .fusion = fusion, .gpu_layers = 5});
+    Session a(gpu), b(gpu);
+    const std::vector<int32_t> prompt = gpu->tokenize("The history of");
+    GenerateOptions greedy;
+    greedy.sampling.temperature = 0;
+    greedy.max_tokens = 32;
+    greedy.ignore_eos = true;
+    const std::vector<int32_t> tokens = a.generate(prompt, greedy).tokens;
+    std::vector<int32_t> next = prompt, expected;
+    while (expected.size() < 32) {
+      const std::span<const float> logits = b.feed(next);
+      next = {static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin())};
+      expected.push_back(next[0]);
+    }
+    EXPECT_EQ(tokens, expected) << fusion;
+  }
+}
+
+TEST_F(CudaDevice, ABenchOfASplitModelCountsBothPartsAndNoShareOfOneMemory) {
+  const Shape& shape = kShapes[1];
+  const std::string file = model(shape, "trellis3");
+  BenchOptions options;
+  options.prompts = {32};
+  options.contexts = {16};
+  options.tokens = 2;
+  options.rounds = 1;
+  options.device = "cuda";
+  const BenchReport whole = bench_model(file, options);
+  options.gpu_layers = 1;
+  const BenchReport split = bench_model(file, options);
+  EXPECT_FALSE(whole.gpu_layers.has_value());
+  EXPECT_GT(whole.generation.at(0).fraction, 0);
+  EXPECT_EQ(split.gpu_layers, 1u);
+  EXPECT_EQ(split.generation.at(0).fraction, 0);
+  EXPECT_EQ(split.read_bandwidth, 0);
+  EXPECT_EQ(split.generation.at(0).weight_bytes, whole.generation.at(0).weight_bytes);
+  EXPECT_EQ(split.generation.at(0).kv_bytes, whole.generation.at(0).kv_bytes);
+  EXPECT_GT(split.prompts.at(0).tokens_per_second, 0);
 }
 
 // A model with a residual plane, which prompts and single tokens treat apart.

@@ -6,6 +6,7 @@
 #include "codec/layout/mdcsr.h"
 #include "codec/layout/trellis.h"
 #include "cuda/pdvm.h"
+#include "model/layer_split.h"
 
 namespace upg::cuda {
 namespace {
@@ -21,6 +22,56 @@ const TrellisView& view_of(const Linear& linear) {
 
 uint64_t code_bytes(const TrellisView& v) { return v.panels * v.blocks * v.bits * 64; }
 uint64_t data_bytes(const TrellisView& v) { return v.panels * ((v.blocks + 7) / 8) * step_bytes(v.bits); }
+// The file's form, in which a matrix comes to the GPU.
+uint64_t file_bytes(const TrellisView& v) { return code_bytes(v) + v.panels * v.blocks * 8 + 2 * v.rows + 32; }
+// What Uploader::matrix keeps of it.
+uint64_t kept_bytes(const TrellisView& v) {
+  const uint64_t residual = v.residual ? 2 * v.residual->nnz + 8 * v.residual->rows + 4 : 0;
+  return data_bytes(v) + 64 * v.panels + residual;
+}
+
+template <typename F>
+void for_each_linear(const PlainLayer& layer, F f) {
+  for (const Linear* linear : layer.qkv) f(*linear);
+  f(*layer.output);
+  for (const Linear* linear : layer.gate_up) f(*linear);
+  f(*layer.down);
+}
+
+// What there will be on the GPU, and on the way there.
+struct Sizes {
+  uint64_t copied = 0, kept = 0;  // bytes of the file; of the GPU's memory
+  uint64_t largest = 0;           // matrix on its way
+  uint64_t head = 0;              // of `kept`
+  std::vector<uint64_t> layers;   // of `kept`
+
+  uint64_t count(const Linear& linear) {
+    const TrellisView& v = view_of(linear);
+    copied += file_bytes(v);
+    kept += kept_bytes(v);
+    largest = std::max(largest, file_bytes(v));
+    return kept_bytes(v);
+  }
+};
+
+[[noreturn]] void refuse(const PlainDecoder& d, const Sizes& sizes, uint64_t free, uint64_t all) {
+  // Besides weights: what prompts work in and CUDA takes for itself, and a cache of the default context.
+  constexpr uint64_t kReserve = uint64_t{1} << 30, kPositions = 4096;
+  const uint64_t cache =
+      4 * kPositions * d.attention.kv_heads * d.attention.head_dim;  // f16 keys and values of a layer
+  std::vector<uint64_t> layers;
+  // All layers without the embedding are no choice.
+  for (size_t i = d.embedding != nullptr; i < sizes.layers.size(); ++i) layers.push_back(sizes.layers[i] + cache);
+  const uint64_t fit = last_layers_that_fit(layers, sizes.head + sizes.largest + kReserve, free);
+  const auto gib = [](uint64_t bytes) { return static_cast<double>(bytes) / 0x1p30; };
+  fail(ErrorCode::kOutOfMemory,
+       "{} not fit the GPU: weights {:.2f} GiB and {:.2f} GiB to bring them there; {:.2f} of {:.2f} GiB are free; {}",
+       d.embedding ? "the model does" : fmt::format("the head and the last {} layers do", d.layers.size()),
+       gib(sizes.kept), gib(sizes.largest), gib(free), gib(all),
+       fit > 0
+           ? fmt::format("leave layers to the CPU: try --gpu-layers {}", fit)
+           : "not even one layer would fit beside the head and 1 GiB to work in (--gpu-layers): choose --device cpu");
+}
 
 }  // namespace
 
@@ -140,32 +191,19 @@ class DeviceWeights::Uploader {
 };
 
 DeviceWeights::DeviceWeights(const PlainDecoder& d, OpContext& context, const Progress& progress) {
-  uint64_t total = 0, largest = 0;
-  const auto count = [&](const Linear& linear) {
-    const TrellisView& v = view_of(linear);
-    const uint64_t file_bytes = code_bytes(v) + v.panels * v.blocks * 8 + 2 * v.rows + 32;
-    total += file_bytes;
-    largest = std::max(largest, file_bytes);
-  };
-  const bool tied = d.head->name() == d.embedding->name();
-  count(*d.embedding);
-  if (!tied) count(*d.head);
+  Sizes sizes;
+  const bool tied = d.embedding != nullptr && d.head->name() == d.embedding->name();
+  if (d.embedding != nullptr && !tied) sizes.count(*d.embedding);
+  sizes.head = sizes.count(*d.head);
   for (const PlainLayer& layer : d.layers) {
-    for (const Linear* linear : layer.qkv) count(*linear);
-    for (const Linear* linear : layer.gate_up) count(*linear);
-    count(*layer.output);
-    count(*layer.down);
+    uint64_t& kept = sizes.layers.emplace_back();
+    for_each_linear(layer, [&](const Linear& linear) { kept += sizes.count(linear); });
   }
   size_t free = 0, all = 0;
   check(cudaMemGetInfo(&free, &all), "asking for free memory");
-  if (total + largest > free)
-    fail(ErrorCode::kOutOfMemory,
-         "the model does not fit the GPU: weights {:.2f} GiB and {:.2f} GiB to bring them there; {:.2f} of {:.2f} GiB "
-         "are free",
-         static_cast<double>(total) / 0x1p30, static_cast<double>(largest) / 0x1p30, static_cast<double>(free) / 0x1p30,
-         static_cast<double>(all) / 0x1p30);
-  Uploader uploader(*this, context, progress, total, largest);
-  embedding = uploader.matrix(*d.embedding);
+  if (sizes.kept + sizes.largest > free) refuse(d, sizes, free, all);
+  Uploader uploader(*this, context, progress, sizes.copied, sizes.largest);
+  if (d.embedding != nullptr) embedding = uploader.matrix(*d.embedding);
   for (const PlainLayer& layer : d.layers) {
     LayerWeights& to = layers.emplace_back();
     to.attention_norm = uploader.vector(*layer.attention_norm);

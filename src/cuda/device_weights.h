@@ -33,10 +33,11 @@ void for_each_matrix(const LayerWeights& layer, F f) {
 class DeviceWeights {
  public:
   /// Copies from the mapped file through pinned memory while the copy before is on its way. Throws Error(kUnsupported)
-  /// for a matrix that is not a trellis, by name.
+  /// for a matrix that is not a trellis, by name; Error(kOutOfMemory) with the arithmetic and how many layers would
+  /// fit.
   DeviceWeights(const PlainDecoder& decoder, OpContext& context, const Progress& progress);
 
-  TrellisMatrix embedding, head;
+  TrellisMatrix embedding{}, head{};  // no embedding where the decoder has none
   std::vector<LayerWeights> layers;
   const float* norm = nullptr;
   uint64_t bytes = 0;

@@ -53,19 +53,19 @@ PlainLayer plain_layer(const DecoderLayer& layer, PlainDecoder& d) {
 
 }  // namespace
 
-PlainDecoder plain_decoder(const Decoder& decoder) {
+PlainDecoder plain_decoder(const Decoder& decoder, uint64_t first) {
   PlainDecoder d;
   d.hidden = decoder.hidden;
   d.vocab = decoder.vocab;
   d.epsilon = decoder.epsilon;
   d.rotary = &decoder.rotary.at(0);
-  d.embedding = &decoder.embedding;
+  if (first == 0) d.embedding = &decoder.embedding;
   d.norm = &decoder.norm;
   d.head = only_part(decoder.head, "the head");
-  if (decoder.embedding_scale != 1 || decoder.logit_scale != 1 || decoder.logit_cap != 0)
+  if ((d.embedding != nullptr && decoder.embedding_scale != 1) || decoder.logit_scale != 1 || decoder.logit_cap != 0)
     refuse("scaled embeddings and capped logits");
   if (d.rotary->rope.interleaved()) refuse("rotated neighbours");
-  for (const DecoderLayer& layer : decoder.layers) d.layers.push_back(plain_layer(layer, d));
+  for (uint64_t i = first; i < decoder.layers.size(); ++i) d.layers.push_back(plain_layer(decoder.layers[i], d));
   const AttentionShape& a = d.attention;
   if (a.head_dim % 8 != 0 || a.head_dim > 128)
     fail(ErrorCode::kUnsupported, "head_dim is {}: the cuda device has heads of multiples of 8 up to 128", a.head_dim);

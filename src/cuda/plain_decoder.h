@@ -21,13 +21,14 @@ struct PlainDecoder {
   AttentionShape attention;
   const Rotary* rotary = nullptr;
   float epsilon = 0;
-  const Linear* embedding = nullptr;
+  const Linear* embedding = nullptr;  // nullptr where the CPU has it, and the layers before these
   std::vector<PlainLayer> layers;
   const std::vector<float>* norm = nullptr;
   const Linear* head = nullptr;
 };
 
-/// Throws Error(kUnsupported) that names what the kernels cannot do.
-PlainDecoder plain_decoder(const Decoder& decoder);
+/// Of layer `first` and those after it; the embedding only goes with all of them. Throws Error(kUnsupported) that names
+/// what the kernels cannot do.
+PlainDecoder plain_decoder(const Decoder& decoder, uint64_t first = 0);
 
 }  // namespace upg::cuda

@@ -118,11 +118,13 @@ DeviceBuffers make_buffers(const PlainDecoder& d, const DeviceWeights& weights, 
 Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const DeviceBuffers& b,
                       const DeviceCache& cache, const float* angles, uint32_t blocks) {
   Program p;
-  Stage embed{};
-  embed.op = Op::kEmbed;
-  embed.w = weights.embedding;
-  embed.next_stream = b.streams[0].get();
-  p.stages.push_back(embed);
+  if (d.embedding != nullptr) {
+    Stage embed{};
+    embed.op = Op::kEmbed;
+    embed.w = weights.embedding;
+    embed.next_stream = b.streams[0].get();
+    p.stages.push_back(embed);
+  }
   Parts before{};  // what is still to be added to the residual stream
   unsigned turn = 0;
   const auto norm = [&](Stage s, const float* weight, bool keeps) {

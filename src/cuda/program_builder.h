@@ -41,6 +41,7 @@ struct Program {
   StageRange range(uint32_t begin, uint32_t end) const;
 };
 
+/// Without an embedding the residual stream is in buffers.streams[0] before each token.
 Program build_program(const PlainDecoder& decoder, const DeviceWeights& weights, const DeviceBuffers& buffers,
                       const DeviceCache& cache, const float* angles, uint32_t blocks);
 

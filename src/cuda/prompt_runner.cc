@@ -107,7 +107,18 @@ void PromptRunner::run(std::span<const TokenRun> runs, const std::vector<Stage>&
     longest = std::max(longest, runs[singles].position + 1);
   send_rows(runs, queue);
   const uint64_t hidden = decoder_.hidden, mixed = decoder_.attention.heads * decoder_.attention.head_dim;
-  check(embed_tokens(weights_.embedding, rows_.get(), n, stream_.get(), queue), "looking up tokens");
+  if (runs[0].x == nullptr) {
+    check(embed_tokens(weights_.embedding, rows_.get(), n, stream_.get(), queue), "looking up tokens");
+  } else {
+    float* to = stream_.get();
+    for (const TokenRun& run : runs) {
+      const uint64_t floats = run.tokens.size() * hidden;
+      check(cudaMemcpyAsync(to, run.x, floats * sizeof(float), cudaMemcpyHostToDevice, queue.stream),
+            "starting a prompt");
+      to += floats;
+    }
+    check(cudaStreamSynchronize(queue.stream), "starting a prompt");  // x may change
+  }
   auto stage = stages.begin();
   RowParts before{};
   for (uint32_t i = 0; i < weights_.layers.size(); ++i, ++stage) {

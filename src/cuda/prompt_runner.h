@@ -16,6 +16,7 @@ struct TokenRun {
   std::span<const int32_t> tokens;
   uint64_t position;  // of the first
   CachePlace place;
+  const float* x = nullptr;  // [n, hidden] the residual stream before the first layer, on the host; or of the embedding
 };
 
 class PromptRunner {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <random>
 #include <vector>
 
 namespace upg {
@@ -24,7 +23,7 @@ class CpuTimeline final : public Timeline {
   uint64_t set_length(uint64_t length) override { return cache_.set_length(length); }
   uint64_t bytes_read_at(uint64_t position) const override { return cache_.bytes_read_at(position); }
 
-  uint64_t chunk() const override { return 512; }
+  uint64_t chunk() const override { return Model::kChunk; }
 
   void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) override {
     model_.forward(context_, tokens, activations_, cache_, range, logits);
@@ -63,15 +62,7 @@ class CpuTimeline final : public Timeline {
   KvCache& cache() { return cache_; }
   Activations activations() const { return activations_; }
 
-  void fill(uint64_t n) override {
-    uint64_t longest = 0;
-    for (const KvLayer& layer : model_.shape().kv.layers) longest = std::max({longest, layer.key_dim, layer.value_dim});
-    std::mt19937 random;
-    std::normal_distribution<float> normal;
-    std::vector<float> vector(longest);
-    for (float& x : vector) x = normal(random);
-    cache_.fill(n, vector.data(), vector.data());
-  }
+  void fill(uint64_t n) override { cache_.fill(n); }
 
  private:
   Model& model_;

@@ -7,6 +7,7 @@
 namespace upg {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 template <typename F>
@@ -30,6 +31,22 @@ TEST(DeviceTable, TheFastestFusionIsTheDefault) {
   EXPECT_EQ(find_fusion(cuda, ""), cuda.fusions.back());
   for (std::string_view fusion : fusion_names("cuda")) EXPECT_EQ(find_fusion(cuda, fusion), fusion);
   EXPECT_THAT(refusal([&] { find_fusion(cuda, "half"); }), HasSubstr("none, graph, layer, token"));
+}
+
+TEST(DeviceTable, LayersCanBeLeftToTheCpuWhereADeviceHasTheRest) {
+  const DeviceRow& cuda = find_device("cuda");
+  const DeviceOptions all = device_options(cuda, {});
+  EXPECT_FALSE(all.gpu_layers.has_value());
+  EXPECT_EQ(all.fusion, cuda.fusions.back());
+  EXPECT_EQ(device_options(cuda, {.fusion = "graph", .gpu_layers = 20}).gpu_layers, 20u);
+  EXPECT_EQ(device_options(cuda, {.fusion = "graph", .gpu_layers = 20}).fusion, "graph");
+  EXPECT_THAT(refusal([&] { device_options(cuda, {.gpu_layers = 0}); }),
+              AllOf(HasSubstr("0 layers on the GPU"), HasSubstr("choose --device cpu")));
+  const DeviceRow& cpu = find_device("cpu");
+  EXPECT_FALSE(device_options(cpu, {}).gpu_layers.has_value());
+  for (uint64_t n : {0, 20})
+    EXPECT_THAT(refusal([&] { device_options(cpu, {.gpu_layers = n}); }),
+                AllOf(HasSubstr("the cpu device runs all layers itself"), HasSubstr("choose --device cuda")));
 }
 
 TEST(DeviceTable, ADeviceWithoutFusionsTakesNone) {

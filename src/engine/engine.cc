@@ -28,11 +28,11 @@ void read_generation_config(const std::string& text, const std::string& where, E
 }  // namespace
 
 Engine::Impl::Impl(const std::string& path, const EngineOptions& options)
-    : weights((find_fusion(find_device(options.device), options.fusion), path)),
+    : weights((device_options(find_device(options.device), options), path)),
       context((kernels::check_forced_kernels(), options.threads)),
       model(load_model(weights)),  // what cannot run is refused before gigabytes are read
       device((weights.read_ahead(options.progress), find_device(options.device))
-                 .open(*model, context, find_fusion(find_device(options.device), options.fusion), options.progress)) {
+                 .open(*model, context, device_options(find_device(options.device), options))) {
   const ModelTexts& texts = weights.texts();
   info.architecture = ConfigReader(texts.config, path + ": config.json").architecture();
   for (const WeightInfo& weight : weights.list()) {

@@ -36,7 +36,8 @@ struct Scored {  // one prediction
 TextEvaluation evaluate_text(const std::string& model_path, const std::string& text_file,
                              const EvaluateOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  const auto engine = Engine::open(model_path, {options.threads, options.progress, options.device, options.fusion});
+  const auto engine =
+      Engine::open(model_path, {options.threads, options.progress, options.device, options.fusion, options.gpu_layers});
   const auto reference =
       options.reference.empty() ? nullptr : Engine::open(options.reference, {options.threads, options.progress});
   const uint64_t vocab = engine->info().vocab_size;

@@ -119,7 +119,8 @@ TaskEvaluation evaluate_task(const std::string& model, const std::string& task, 
   std::vector<Item> records = find_task(task).read(data_file);
   if (records.empty()) fail(ErrorCode::kInvalidFile, "{}: holds no records", data_file);
   if (items > 0 && items < records.size()) records.resize(items);
-  const auto engine = Engine::open(model, {options.threads, options.progress, options.device, options.fusion});
+  const auto engine =
+      Engine::open(model, {options.threads, options.progress, options.device, options.fusion, options.gpu_layers});
   const Tokenizer& tokenizer = engine->impl().require_tokenizer();
   Session session(engine, {0, options.kv, options.float_activations});
 

@@ -2,8 +2,10 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <random>
 #include <vector>
 
 #include "base/checked.h"
@@ -232,6 +234,16 @@ void KvCache::fill(uint64_t length, const float* key, const float* value) {
       for (uint64_t position = layer.first; position < length; ++position) store(i, head, position, key, value);
   }
   length_ = length;
+}
+
+void KvCache::fill(uint64_t length) {
+  uint64_t longest = 0;
+  for (const Layer& layer : layers_) longest = std::max({longest, layer.shape.key_dim, layer.shape.value_dim});
+  std::mt19937 random;
+  std::normal_distribution<float> normal;
+  std::vector<float> vector(longest);
+  for (float& x : vector) x = normal(random);
+  fill(length, vector.data(), vector.data());
 }
 
 void KvCache::attend(uint64_t index, uint64_t head, uint64_t first, uint64_t end, kernels::AttendArgs args) const {

@@ -78,6 +78,8 @@ class KvCache {
 
   /// Forgets all, then puts `key` and `value` (of any layer's length) at every position before `length`, for measuring.
   void fill(uint64_t length, const float* key, const float* value);
+  /// The same with a vector of random normal numbers.
+  void fill(uint64_t length);
 
   /// The first position that a token at `position` sees in a layer.
   uint64_t first_seen(uint64_t layer, uint64_t position) const {

@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <variant>
 
@@ -38,10 +39,11 @@ void Model::forward(OpContext& context, std::span<const int32_t> tokens, Activat
 }
 
 const float* Model::forward(OpContext& context, std::span<const int32_t> tokens, Activations activations,
-                            const Batch& batch) {
+                            const Batch& batch, uint64_t layers) {
   x_.resize(tokens.size() * d_.hidden);
   embed(context, tokens, x_.data());
-  for (uint64_t i = 0; i < d_.layers.size(); ++i) layer(context, i, batch, activations, x_.data());
+  for (uint64_t i = 0; i < std::min<uint64_t>(layers, d_.layers.size()); ++i)
+    layer(context, i, batch, activations, x_.data());
   for (const Batch::Run& run : batch.runs) run.cache->set_length(run.cache->length() + run.n_tokens);
   return x_.data();
 }

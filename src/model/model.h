@@ -30,6 +30,8 @@ class Model {
  public:
   explicit Model(Decoder decoder);
 
+  static constexpr uint64_t kChunk = 512;  // tokens of a prompt that are best run together
+
   /// The model as data, for devices that run it in their own way.
   const Decoder& decoder() const { return d_; }
   const ModelShape& shape() const { return shape_; }
@@ -40,9 +42,10 @@ class Model {
   void forward(OpContext& context, std::span<const int32_t> tokens, Activations activations, KvCache& cache,
                LogitsRange range, float* logits);
   /// The same for several sequences at once: `tokens` of all runs, one after the other. Returns the residual stream
-  /// [tokens, hidden_size] after the last layer, valid until the next call; head() goes on from any of its rows.
-  const float* forward(OpContext& context, std::span<const int32_t> tokens, Activations activations,
-                       const Batch& batch);
+  /// [tokens, hidden_size] after the last layer, valid until the next call; head() goes on from any of its rows. With
+  /// fewer `layers`, only the first so many run, over caches of no more than these.
+  const float* forward(OpContext& context, std::span<const int32_t> tokens, Activations activations, const Batch& batch,
+                       uint64_t layers = UINT64_MAX);
 
   // The steps of forward(), for those who go through a model layer by layer. `x` [n_tokens, hidden_size] is the
   // residual stream.

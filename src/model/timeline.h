@@ -3,12 +3,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/model.h"
+#include "upg/progress.h"
 
 namespace upg {
 
@@ -61,10 +64,18 @@ struct Work {
   float* logits;
 };
 
+/// How a device is opened.
+struct DeviceOptions {
+  std::string_view fusion;             // one of its row in device_table.cc; empty where there are none
+  std::optional<uint64_t> gpu_layers;  // the last so many, at least 1, run on the GPU and the others on the CPU
+  Progress progress;
+};
+
 /// How a device ran the last token.
 struct DeviceReport {
   std::string fusion;  // empty where there is no choice
   uint64_t launches_per_token = 0;
+  std::optional<uint64_t> gpu_layers{};  // where the CPU has the others
 };
 
 /// Where a model runs.

@@ -259,6 +259,15 @@ class Devices(CliTest):
         self.refused("run", absent, "-p", "x", "--device", "cuda", "--fusion", "half", says="none, graph, layer, token")
         self.refused("run", absent, "-p", "x", "--fusion", "token", says="cpu device has no fusions")
 
+    def test_layers_on_the_gpu_are_a_number_of_them_and_of_the_cuda_device(self):
+        absent = self.tmp / "absent.upg"
+        for command in (["run", absent, "-p", "x"], ["bench", absent], ["eval", absent, "--text", absent]):
+            self.refused(*command, "--gpu-layers", 3, says="choose --device cuda")
+            for nonsense in ("0", "-1", "half", "1.5", "0x10", "", "99999999999999999999"):
+                self.refused(*command, "--device", "cuda", "--gpu-layers", nonsense, status=2,
+                             says=f'--gpu-layers: "{nonsense}" is no number of layers: give 1 or more, or --device cpu')
+        self.refused("bench", "--kernels", "--device", "cuda", "--gpu-layers", 3, status=2, says="--gpu-layers")
+
     def test_without_cuda_or_a_gpu_the_program_says_so(self):
         done = subprocess.run([UPG, "run", self.demo, "-p", "The history of", "-n", "1", "--device", "cuda"],
                               capture_output=True, text=True)
