@@ -29,7 +29,7 @@ class CudaTimeline final : public Timeline {
   uint64_t bytes_read_at(uint64_t position) const override;
   uint64_t chunk() const override { return kPromptTokens; }
   void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) override;
-  int32_t forward_greedy(int32_t token) override;
+  void forward_candidates(int32_t token, const CandidateRequest& request, Candidates& out) override;
   std::vector<float> mean_hidden(std::span<const int32_t>) override {
     fail(ErrorCode::kUnsupported, "the cuda device does not give hidden states yet; choose --device cpu");
   }
@@ -274,10 +274,13 @@ void CudaTimeline::forward(std::span<const int32_t> tokens, LogitsRange range, f
   }
 }
 
-int32_t CudaTimeline::forward_greedy(int32_t token) {
+void CudaTimeline::forward_candidates(int32_t token, const CandidateRequest& request, Candidates& out) {
+  if (!request.likeliest_alone()) return Timeline::forward_candidates(token, request, out);
   run(token, true);
   finish();
-  return host_state_[0].token;
+  out.logits.clear();
+  out.likeliest = {{host_state_[0].token, 0}};
+  out.apart.clear();
 }
 
 void CudaTimeline::fill(uint64_t n) {
