@@ -1,7 +1,9 @@
-// Candidates by their definition: everything is sorted.
+// Candidates by their definition, everything being sorted, and logits of many kinds to find them in.
 #pragma once
 
 #include <cmath>
+#include <functional>
+#include <random>
 
 #include "ops/candidates.h"
 
@@ -33,5 +35,26 @@ inline Candidates reference_candidates(std::span<const float> logits, const Cand
   c.likeliest = std::move(rest);
   return c;
 }
+
+struct LogitsKind {
+  const char* name;
+  std::function<float(std::mt19937&, std::normal_distribution<float>&)> logit;
+};
+inline const LogitsKind kLogitsKinds[] = {
+    {"normal", [](auto& r, auto& normal) { return 3 * normal(r); }},
+    {"peaked", [](auto& r, auto& normal) { return normal(r) + (r() % 50 == 0 ? 12.0f : 0.0f); }},
+    {"ties", [](auto& r, auto& normal) { return std::round(2 * normal(r)) / 2; }},
+    {"equal", [](auto&, auto&) { return 1.5f; }},
+    {"zeros", [](auto& r, auto&) { return r() % 2 ? 0.0f : -0.0f; }},
+    {"forbidden", [](auto& r, auto& normal) { return r() % 3 ? -INFINITY : normal(r); }},
+    {"huge", [](auto& r, auto& normal) { return 1e37f * normal(r); }},
+    {"tiny", [](auto& r, auto& normal) { return 1e-42f * normal(r); }},
+};
+/// Of these no candidates can be given.
+inline const LogitsKind kUnorderedKinds[] = {
+    {"infinite", [](auto& r, auto& normal) { return r() % 9 == 0 ? INFINITY : normal(r); }},
+    {"no number", [](auto& r, auto& normal) { return r() % 9 == 0 ? -NAN : normal(r); }},
+    {"all forbidden", [](auto&, auto&) { return -INFINITY; }},
+};
 
 }  // namespace upg::testing_util

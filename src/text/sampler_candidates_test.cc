@@ -10,7 +10,7 @@
 namespace upg {
 namespace {
 
-using testing_util::reference_candidates;
+using namespace testing_util;
 
 using Random = std::mt19937;
 
@@ -35,32 +35,11 @@ SamplingOptions some_options(Random& random, uint64_t vocab) {
   return o;
 }
 
-struct Kind {
-  const char* name;
-  std::function<float(Random&, std::normal_distribution<float>&)> logit;
-};
-const Kind kKinds[] = {
-    {"normal", [](Random& r, auto& normal) { return 3 * normal(r); }},
-    {"peaked", [](Random& r, auto& normal) { return normal(r) + (r() % 50 == 0 ? 12.0f : 0.0f); }},
-    {"ties", [](Random& r, auto& normal) { return std::round(2 * normal(r)) / 2; }},
-    {"equal", [](Random&, auto&) { return 1.5f; }},
-    {"zeros", [](Random& r, auto&) { return r() % 2 ? 0.0f : -0.0f; }},
-    {"forbidden", [](Random& r, auto& normal) { return r() % 3 ? -INFINITY : normal(r); }},
-    {"huge", [](Random& r, auto& normal) { return 1e37f * normal(r); }},
-    {"tiny", [](Random& r, auto& normal) { return 1e-42f * normal(r); }},
-};
-// With these the choice is that of all logits, always.
-const Kind kNotNumbers[] = {
-    {"infinite", [](Random& r, auto& normal) { return r() % 9 == 0 ? INFINITY : normal(r); }},
-    {"all forbidden", [](Random&, auto&) { return -INFINITY; }},
-    {"no number", [](Random&, auto&) { return NAN; }},
-};
-
 class SamplerCandidates : public ::testing::Test {
  protected:
   // Runs generations of ten tokens; `change` makes of the reference's candidates what a device may give as well.
   // Returns the share of tokens for which the candidates were enough.
-  double run(const Kind& kind, uint64_t vocab, int generations, const std::function<SamplingOptions()>& options,
+  double run(const LogitsKind& kind, uint64_t vocab, int generations, const std::function<SamplingOptions()>& options,
              const std::function<void(Candidates&, const CandidateRequest&)>& change = {}) {
     std::normal_distribution<float> normal;
     std::vector<float> logits(vocab);
@@ -96,7 +75,7 @@ class SamplerCandidates : public ::testing::Test {
 
 TEST_F(SamplerCandidates, GiveTheTokenThatAllLogitsGive) {
   for (uint64_t vocab : {1u, 2u, 7u, 100u, 3000u})
-    for (const Kind& kind : kKinds) {
+    for (const LogitsKind& kind : kLogitsKinds) {
       const double decided = run(kind, vocab, vocab < 1000 ? 300 : 40, [&] { return some_options(random_, vocab); });
       EXPECT_GT(decided, vocab >= 100 ? 0.3 : 0) << kind.name << " " << vocab;
     }
@@ -105,7 +84,7 @@ TEST_F(SamplerCandidates, GiveTheTokenThatAllLogitsGive) {
 // Longer or shorter, in another order, with a total that is off by what it may be.
 TEST_F(SamplerCandidates, MayBeListedInAnyWay) {
   for (uint64_t vocab : {7u, 100u, 3000u})
-    for (const Kind& kind : kKinds)
+    for (const LogitsKind& kind : kLogitsKinds)
       run(
           kind, vocab, vocab < 1000 ? 300 : 40, [&] { return some_options(random_, vocab); },
           [&](Candidates& c, const CandidateRequest& request) {
@@ -116,14 +95,14 @@ TEST_F(SamplerCandidates, MayBeListedInAnyWay) {
 }
 
 TEST_F(SamplerCandidates, OfLogitsWithoutAnOrderDecideNothing) {
-  for (const Kind& kind : kNotNumbers)
+  for (const LogitsKind& kind : kUnorderedKinds)
     EXPECT_EQ(run(kind, 300, 20, [&] { return some_options(random_, 300); }), 0) << kind.name;
 }
 
 // What the device saves: with options as they are used it hardly ever has to give all logits.
 TEST_F(SamplerCandidates, AreNearlyAlwaysEnough) {
   const auto share = [&](const std::function<void(SamplingOptions&)>& set) {
-    return run(kKinds[1], 10000, 12, [&] {
+    return run(kLogitsKinds[1], 10000, 12, [&] {
       SamplingOptions o;
       o.seed = random_();
       set(o);
