@@ -87,6 +87,7 @@ endfunction()
 # The same bits on every machine and in every clone of a function: no fused multiply-add that the source does not name.
 set_source_files_properties(${PROJECT_SOURCE_DIR}/src/codec/mdcsr.cc ${PROJECT_SOURCE_DIR}/src/codec/int8.cc
                             ${PROJECT_SOURCE_DIR}/src/model/blocks/latent_attention.cc
+                            ${PROJECT_SOURCE_DIR}/src/text/sampler.cc
                             PROPERTIES COMPILE_OPTIONS "-ffp-contract=off")
 set_source_files_properties(${PROJECT_SOURCE_DIR}/src/codec/trellis_search.cc ${PROJECT_SOURCE_DIR}/src/codec/feedback.cc
                             PROPERTIES COMPILE_OPTIONS "-O3;-ffp-contract=off;-fno-math-errno;-fno-trapping-math")

@@ -88,7 +88,8 @@ class ModelBench {
           int32_t token = 0;
           for (uint64_t i = 0; i < options_.tokens; ++i) {
             const auto start = Clock::now();
-            token = timeline_->forward_greedy(token);
+            timeline_->forward_candidates(token, {.vocab_size = engine_.info.vocab_size}, next_);
+            token = next_.logits.empty() ? next_.likeliest[0].token : likeliest_of(next_.logits);
             tokens.push_back(1 / seconds_since(start));
           }
           limit += bandwidth() + bandwidth();
@@ -163,6 +164,7 @@ class ModelBench {
   const BenchOptions& options_;
   std::unique_ptr<Timeline> timeline_;
   std::vector<float> logits_;
+  Candidates next_;
   std::vector<int32_t> tokens_;
   std::mt19937 random_;
   uint64_t capacity_ = 0, weight_bytes_ = 0, steps_ = 0, total_steps_ = 0;

@@ -6,6 +6,7 @@
 #include "cuda/first_gpu.h"
 #include "cuda/program_builder.h"
 #include "cuda/prompt_runner.h"
+#include "cuda/sample_runner.h"
 #include "model/layer_split.h"
 
 namespace upg::cuda {
@@ -32,7 +33,8 @@ class CudaTimeline final : public Timeline {
   uint64_t bytes_read_at(uint64_t position) const override;
   uint64_t chunk() const override { return first_layers_ ? Model::kChunk : kPromptTokens; }
   void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) override;
-  int32_t forward_greedy(int32_t token) override;
+  void forward_candidates(int32_t token, const CandidateRequest& request, Candidates& out) override;
+  void fetch_logits(Candidates& out) override;
   std::vector<float> mean_hidden(std::span<const int32_t>) override {
     fail(ErrorCode::kUnsupported, "the cuda device does not give hidden states yet; choose --device cpu");
   }
@@ -142,6 +144,7 @@ class CudaDevice final : public Device {
   const cudaDeviceProp properties = use_first_gpu(7, 5, "running a model");
   std::optional<DeviceWeights> weights;
   DeviceBuffers buffers;
+  SampleRunner samples;
   DeviceMemory<uint8_t> copies[2];
   cudaStream_t stream = nullptr;
   uint32_t blocks = 0;         // of a token's launches
@@ -308,10 +311,27 @@ void CudaTimeline::forward(std::span<const int32_t> tokens, LogitsRange range, f
   }
 }
 
-int32_t CudaTimeline::forward_greedy(int32_t token) {
+void CudaTimeline::forward_candidates(int32_t token, const CandidateRequest& request, Candidates& out) {
+  if (!SampleRunner::has_room(request)) return Timeline::forward_candidates(token, request, out);
   run(token, true);
+  // The program has chosen the likeliest in any case.
+  const bool more = !request.likeliest_alone();
+  if (more) device_.samples.enqueue(request, device_.buffers.logits.get(), device_.stream);
   finish();
-  return host_state_[0].token;
+  if (more) return device_.samples.read(out);
+  out.logits.clear();
+  out.likeliest = {{host_state_[0].token, 0}};
+  out.apart.clear();
+}
+
+void CudaTimeline::fetch_logits(Candidates& out) {
+  const uint64_t vocab = device_.decoder.vocab;
+  check(cudaMemcpyAsync(host_logits_.get(), device_.buffers.logits.get(), vocab * sizeof(float), cudaMemcpyDeviceToHost,
+                        device_.stream),
+        "reading logits");
+  check(cudaStreamSynchronize(device_.stream), "reading logits");
+  out.logits.assign(host_logits_.get(), host_logits_.get() + vocab);
+  for (const TokenLogit& t : out.apart) out.logits[static_cast<size_t>(t.token)] = t.logit;
 }
 
 void CudaTimeline::fill(uint64_t n) {

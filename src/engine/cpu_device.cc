@@ -29,12 +29,6 @@ class CpuTimeline final : public Timeline {
     model_.forward(context_, tokens, activations_, cache_, range, logits);
   }
 
-  int32_t forward_greedy(int32_t token) override {
-    logits_.resize(model_.shape().vocab_size);
-    forward(std::span(&token, 1), {0, 1}, logits_.data());
-    return static_cast<int32_t>(std::max_element(logits_.begin(), logits_.end()) - logits_.begin());
-  }
-
   bool copy_from(const Timeline& other, uint64_t length) override {
     return cache_.copy_from(static_cast<const CpuTimeline&>(other).cache_, length);
   }
@@ -69,7 +63,6 @@ class CpuTimeline final : public Timeline {
   OpContext& context_;
   KvCache cache_;
   Activations activations_;
-  std::vector<float> logits_;
 };
 
 }  // namespace

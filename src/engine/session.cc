@@ -50,8 +50,8 @@ struct Session::Impl {
   }
 
   void forward(std::span<const int32_t> tokens, LogitsRange range) {
-    logits.resize((range.end - range.begin) * engine->info().vocab_size);
-    timeline->forward(tokens, range, logits.data());
+    next.logits.resize((range.end - range.begin) * engine->info().vocab_size);
+    timeline->forward(tokens, range, next.logits.data());
     held.insert(held.end(), tokens.begin(), tokens.end());
   }
 
@@ -73,9 +73,18 @@ struct Session::Impl {
     }
   }
 
+  // The token after the last pass.
+  int32_t choose(Sampler& sampler) {
+    if (next.logits.empty()) {
+      if (const std::optional<int32_t> token = sampler.next(next)) return *token;
+      timeline->fetch_logits(next);
+    }
+    return sampler.next(next.logits);
+  }
+
   std::shared_ptr<Engine> engine;
   std::unique_ptr<Timeline> timeline;
-  std::vector<float> logits;
+  Candidates next;            // logits of the last pass, or what there is in their place
   std::vector<int32_t> held;  // the timeline's tokens
 };
 
@@ -98,7 +107,7 @@ uint64_t Session::rewind(uint64_t length) {
 
 std::span<const float> Session::feed(std::span<const int32_t> tokens) {
   impl_->feed(tokens, {});
-  return impl_->logits;
+  return impl_->next.logits;
 }
 
 void Session::feed_all(std::span<const int32_t> tokens, uint64_t first,
@@ -111,7 +120,7 @@ void Session::feed_all(std::span<const int32_t> tokens, uint64_t first,
     const uint64_t begin = std::clamp(first, at, at + n) - at;
     impl_->forward(tokens.subspan(at, n), {begin, n});
     for (uint64_t i = begin; i < n; ++i)
-      row(at + i, std::span<const float>(impl_->logits).subspan((i - begin) * vocab, vocab));
+      row(at + i, std::span<const float>(impl_->next.logits).subspan((i - begin) * vocab, vocab));
   }
 }
 
@@ -126,7 +135,6 @@ GenerateResult Session::generate(std::span<const int32_t> prompt, const Generate
 
   auto start = std::chrono::steady_clock::now();
   impl_->feed(prompt, options.progress);
-  std::span<const float> logits = impl_->logits;
   result.prompt_seconds = seconds_since(start);
   for (int32_t token : impl_->held) sampler.saw(token);
 
@@ -143,21 +151,19 @@ GenerateResult Session::generate(std::span<const int32_t> prompt, const Generate
   std::vector<int32_t> ends = engine.end_tokens();
   ends.insert(ends.end(), options.end_tokens.begin(), options.end_tokens.end());
   bool running = true;
-  std::optional<int32_t> likeliest;  // where the device has chosen
   std::optional<GrammarMatcher> matcher;
   std::vector<float> masked;  // logits under the grammar
   if (options.grammar) matcher.emplace(options.grammar);
   if (options.ignore_eos) ends.clear();
   while (running && result.tokens.size() < options.max_tokens) {
     if (matcher) {
-      masked.assign(logits.begin(), logits.end());
-      logits = masked;
+      masked = impl_->next.logits;
       if (!matcher->mask(masked, ends)) {
         result.finish = FinishReason::kStop;
         break;
       }
     }
-    const int32_t token = likeliest ? *likeliest : sampler.next(logits);
+    const int32_t token = matcher ? sampler.next(masked) : impl_->choose(sampler);
     if (std::find(ends.begin(), ends.end(), token) != ends.end()) {
       result.finish = FinishReason::kStop;
       break;
@@ -166,11 +172,11 @@ GenerateResult Session::generate(std::span<const int32_t> prompt, const Generate
     result.tokens.push_back(token);
     running = deliver(stops.push(detokenizer.push(token)));
     if (!running || result.tokens.size() == options.max_tokens || length() == context()) break;
-    if (sampler.takes_the_likeliest() && !matcher) {
-      likeliest = impl_->timeline->forward_greedy(token);
-      impl_->held.push_back(token);
+    if (matcher) {
+      feed(std::span(&token, 1));
     } else {
-      logits = feed(std::span(&token, 1));
+      impl_->timeline->forward_candidates(token, sampler.request(), impl_->next);
+      impl_->held.push_back(token);
     }
   }
   if (running) {

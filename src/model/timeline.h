@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "model/model.h"
+#include "ops/candidates.h"
 #include "upg/progress.h"
 
 namespace upg {
@@ -34,8 +35,14 @@ class Timeline {
   /// [range.end - range.begin, vocab_size] receives those of the positions in `range`; may be empty.
   virtual void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) = 0;
 
-  /// Runs one token; returns the likeliest next one, the lower id of equals.
-  virtual int32_t forward_greedy(int32_t token) = 0;
+  /// Runs one token for the choice of the next: `out` receives what is asked for, or all logits.
+  virtual void forward_candidates(int32_t token, const CandidateRequest& request, Candidates& out) {
+    out.logits.resize(request.vocab_size);
+    forward(std::span(&token, 1), {0, 1}, out.logits.data());
+  }
+
+  /// All logits in place of the candidates that forward_candidates() gave, where no other pass has begun on the device.
+  virtual void fetch_logits(Candidates& out) { (void)out; }
 
   /// Becomes the first `length` positions of `other`, a timeline of the same device and kind: shares their memory where
   /// the device can. Returns false, and holds nothing, where that cannot be done.
@@ -73,8 +80,8 @@ struct DeviceOptions {
 
 /// How a device ran the last token.
 struct DeviceReport {
-  std::string fusion;  // empty where there is no choice
-  uint64_t launches_per_token = 0;
+  std::string fusion;                    // empty where there is no choice
+  uint64_t launches_per_token = 0;       // up to the likeliest next one
   std::optional<uint64_t> gpu_layers{};  // where the CPU has the others
 };
 

@@ -76,17 +76,31 @@ TEST(Sampler, ALargeVocabularyIsDrawnFromAsASmallOneIs) {
   for (int32_t token : possible(options_with([](auto& o) { o.top_p = 0.25f; }), equal)) EXPECT_LT(token, 500);
 }
 
-TEST(Sampler, KnowsWhenNobodyNeedsTheLogits) {
-  EXPECT_FALSE(Sampler({}, 5).takes_the_likeliest());
-  EXPECT_TRUE(Sampler(options_with([](auto& o) { o.temperature = 0; }), 5).takes_the_likeliest());
-  EXPECT_TRUE(Sampler(options_with([](auto& o) { o.top_k = 1; }), 5).takes_the_likeliest());
-  EXPECT_FALSE(
-      Sampler(options_with([](auto& o) { o.temperature = 0, o.repetition_penalty = 1.1f; }), 5).takes_the_likeliest());
-  EXPECT_FALSE(Sampler(options_with([](auto& o) {
-                         o.temperature = 0, o.logit_bias = {{1, 2.0f}};
-                       }),
-                       5)
-                   .takes_the_likeliest());
+TEST(Sampler, AsksForWhatTheChoiceNeeds) {
+  const auto request = [](const std::function<void(SamplingOptions&)>& set, std::vector<int32_t> prompt = {}) {
+    Sampler sampler(options_with(set), 5000);
+    for (int32_t token : prompt) sampler.saw(token);
+    const CandidateRequest r = sampler.request();
+    EXPECT_EQ(r.vocab_size, 5000u);
+    return std::tuple(r.count, r.temperature, std::set<int32_t>(r.apart.begin(), r.apart.end()), r.likeliest_alone());
+  };
+  const std::set<int32_t> none;
+  EXPECT_EQ(request([](auto& o) { o.temperature = 0; }, {3}), std::tuple(1u, 0.0f, none, true));
+  EXPECT_EQ(request([](auto& o) { o.top_k = 1; }, {3}), std::tuple(1u, 0.0f, none, true));
+  EXPECT_EQ(request([](auto& o) { o.temperature = 0, o.repetition_penalty = 1.1f; }, {3, 3, 9}),
+            std::tuple(1u, 0.0f, std::set<int32_t>({3, 9}), false));
+  EXPECT_EQ(request([](auto& o) { o.temperature = 0, o.presence_penalty = 1; }, {3}), std::tuple(1u, 0.0f, none, true))
+      << "nothing was generated yet";
+  EXPECT_EQ(request(
+                [](auto& o) {
+                  o.temperature = 0, o.logit_bias = {{1, 2.0f}};
+                },
+                {3}),
+            std::tuple(1u, 0.0f, std::set<int32_t>({1}), false));
+  EXPECT_EQ(request([](auto& o) { o.top_k = 40, o.top_p = 0.5f; }), std::tuple(40u, 0.0f, none, false));
+  const auto [count, temperature, apart, alone] = request([](auto& o) { o.temperature = 0.5f, o.top_k = 5000; });
+  EXPECT_GT(count, 1000u);
+  EXPECT_EQ(temperature, 0.5f) << "all tokens can be drawn";
 }
 
 TEST(Sampler, OneSeedGivesOneSequenceAndOthersGiveOthers) {
