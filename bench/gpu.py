@@ -23,6 +23,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 MEASUREMENTS = [
     ("prompts, generation, fusions", ["--prompt", "32,512,2048", "--context", "128,4096", "--tokens", "64",
                                       "--rounds", "5", "--fusion", "all"]),
+    ("sequences together", ["--prompt", "2", "--context", "128", "--tokens", "32", "--rounds", "5",
+                            "--streams", "1,2,8,16,32,64"]),
     ("int8 cache", ["--prompt", "2048", "--context", "4096,16000", "--tokens", "64", "--rounds", "5", "--kv", "int8"]),
 ]
 # Ten and a hundred times slower than without.
@@ -116,6 +118,8 @@ def main():
             print(f"  prompt of {p['tokens']}: {p['tokens_per_second']:.0f} tokens/s")
         for g in report["generation"]:
             print(f"  generation at {g['context']}: {g['tokens_per_second']:.1f} tokens/s, {100 * g['fraction']:.0f}%")
+        for g in report.get("streams", []):
+            print(f"  {g['streams']} sequences together: {g['tokens_per_second']:.0f} tokens/s")
         for r in report.get("fusions", []):
             print(f"  fusion {r['fusion']}: {r['generation'][0]['tokens_per_second']:.1f} tokens/s, "
                   f"{r['launches_per_token']} launches a token")

@@ -3,16 +3,20 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <random>
 
 #include "cuda/first_gpu.h"
+#include "cuda/program_builder.h"
+#include "cuda/prompt.h"
 #include "cuda/spmv_device.h"
 
 namespace upg::cuda {
 namespace {
 
 constexpr uint64_t kRows = 17920, kCols = 5120, kDrawnRows = 64;
+constexpr uint32_t kBits[] = {2, 3, 4};
 constexpr double kDensities[] = {0.01, 0.05, 0.1, 0.2, 0.5};
 constexpr uint64_t kMemoryBytes = uint64_t{256} << 20;  // several times the second-level cache
 constexpr uint32_t kVectors = 8;
@@ -57,17 +61,150 @@ struct Sparse {
   std::vector<uint32_t> row_pointers;
 };
 
+// A matrix of codes drawn at random, and copies of it that no cache holds together.
+struct TrellisCopies {
+  explicit TrellisCopies(uint32_t bits) {
+    TrellisMatrix w{};
+    w.rows = kRows;
+    w.cols = kCols;
+    w.panels = kRows / 16;
+    w.blocks = kCols / 32;
+    w.steps = w.blocks / kStepBlocks;
+    w.bits = bits;
+    int8_t table[2][16] = {};
+    for (int h = 0; h < 1 << bits; ++h) {
+      table[0][h] = static_cast<int8_t>(h * 200 / (1 << bits) - 90);
+      table[1][h] = static_cast<int8_t>(table[0][h] - 10);
+    }
+    std::memcpy(w.table, table, sizeof w.table);
+    w.differences = bits == 3;
+    std::memset(w.extra, 10, sizeof w.extra);
+    std::fill_n(w.block_steps, 16, 0.01f);
+    const std::vector<float> ones(kRows, 1.0f);
+    scales = upload(ones.data(), ones.size(), "weights");
+    w.row_scales = scales.get();
+    bytes = uint64_t{w.panels} * w.steps * step_bytes(bits);
+    std::vector<uint32_t> codes(bytes / 4);
+    std::mt19937 random(bits);
+    for (uint32_t& code : codes) code = static_cast<uint32_t>(random());
+    for (uint64_t i = 0; i == 0 || i * bytes < kMemoryBytes; ++i) {
+      data.push_back(upload(codes.data(), codes.size(), "weights"));
+      w.data = reinterpret_cast<const uint8_t*>(data.back().get());
+      matrices.push_back(w);
+    }
+  }
+  DeviceMemory<float> scales;
+  std::vector<DeviceMemory<uint32_t>> data;
+  std::vector<TrellisMatrix> matrices;
+  uint64_t bytes = 0;
+};
+
+class Clock {
+ public:
+  Clock() {
+    for (cudaEvent_t& event : events_) check(cudaEventCreate(&event), "events");
+  }
+  ~Clock() {
+    for (cudaEvent_t event : events_) cudaEventDestroy(event);
+  }
+  Clock(const Clock&) = delete;
+  Clock& operator=(const Clock&) = delete;
+
+  // Median over the rounds of what one of `calls` takes that f makes.
+  template <typename F>
+  double seconds(unsigned rounds, uint64_t calls, F f) {
+    std::vector<double> times;
+    for (unsigned round = 0; round <= rounds; ++round) {  // the first one warms up
+      check(cudaEventRecord(events_[0]), "events");
+      f();
+      check(cudaEventRecord(events_[1]), "events");
+      check(cudaEventSynchronize(events_[1]), "a product");
+      float milliseconds = 0;
+      check(cudaEventElapsedTime(&milliseconds, events_[0], events_[1]), "events");
+      if (round > 0) times.push_back(1e-3 * milliseconds / static_cast<double>(calls));
+    }
+    std::nth_element(times.begin(), times.begin() + static_cast<ptrdiff_t>(times.size() / 2), times.end());
+    return times[times.size() / 2];
+  }
+
+ private:
+  cudaEvent_t events_[2];
+};
+
+// One token: all copies in one launch, as the token's kernel runs its products; the input's quantising is counted.
+double time_one(const TrellisCopies& copies, const cudaDeviceProp& gpu, unsigned rounds, Clock& clock) {
+  std::vector<uint32_t> ones(kCols, 0x3f800001u);  // tagged with 1
+  const auto x = upload(ones.data(), ones.size(), "vectors");
+  const auto y = allocate_zeros<float>(kRows, "vectors");
+  const auto blocks = static_cast<uint32_t>(gpu.multiProcessorCount);
+  const Program program = build_products(copies.matrices, blocks, reinterpret_cast<const float*>(x.get()), y.get());
+  const auto stages = upload(program.stages.data(), program.stages.size(), "the program");
+  const auto readings = upload(program.readings.data(), program.readings.size(), "the program");
+  const auto state = allocate_zeros<State>(1, "the program");
+  Machine machine = size_machine(program.stages, blocks);
+  machine.stages = stages.get();
+  machine.readings = readings.get();
+  machine.readings_count = static_cast<uint32_t>(program.readings.size());
+  machine.state = state.get();
+  if (!fit_shared_memory(&machine, static_cast<uint32_t>(gpu.sharedMemPerBlockOptin), gpu.major >= 9)) return 0;
+  check(prepare(machine), "preparing kernels");
+  const auto n = static_cast<uint32_t>(program.stages.size());
+  return clock.seconds(rounds, n, [&] { check(launch(machine, program.range(0, n), nullptr), "a product"); });
+}
+
+// Several tokens, prepared before: a launch a copy.
+double time_several(const TrellisCopies& copies, const cudaDeviceProp& gpu, uint32_t n, unsigned rounds, Clock& clock) {
+  const auto multiprocessors = static_cast<uint32_t>(gpu.multiProcessorCount);
+  const auto shared_limit = static_cast<uint32_t>(gpu.sharedMemPerBlockOptin);
+  if (!can_multiply_tokens(shared_limit)) return 0;
+  const TrellisMatrix& w = copies.matrices[0];
+  const uint64_t part_floats = gemm_part_floats(w, multiprocessors);
+  const auto parts = allocate_zeros<float>(part_floats, "vectors");
+  const auto scratch = allocate_zeros<float>(few_scratch_floats(multiprocessors), "vectors");
+  const std::vector<float> ones(n * kCols, 1.0f);
+  const auto x = upload(ones.data(), ones.size(), "vectors");
+  const auto halves = allocate_zeros<uint16_t>(256 * kCols, "vectors");
+  const auto scales = allocate_zeros<float>(n, "vectors");
+  const auto y = allocate_zeros<float>(n * kRows, "vectors");
+  const Queue queue{nullptr, gpu.major >= 9};
+  const HalfTokens tokens{halves.get(), scales.get(), kCols};
+  check(prepare_tokens(Input::kPlain, {x.get(), 1, 0, kCols}, nullptr, nullptr, 0, kCols, n, tokens, nullptr, queue),
+        "preparing tokens");
+  const GemmResources resources{shared_limit, false, multiprocessors, parts.get(), part_floats, scratch.get()};
+  return clock.seconds(rounds, copies.matrices.size(), [&] {
+    RowParts where{};
+    for (const TrellisMatrix& copy : copies.matrices)
+      check(multiply_tokens(copy, tokens, n, y.get(), kRows, resources, &where, queue), "a product");
+  });
+}
+
 }  // namespace
 
 std::vector<KernelTime> time_kernels(unsigned rounds, const Progress& progress) {
   if (!has_gpu()) fail(ErrorCode::kUnsupported, "no CUDA device was found");
+  const cudaDeviceProp gpu = use_first_gpu(7, 5, "measuring kernels");
+  Clock clock;
+  std::vector<KernelTime> times;
+  uint64_t done = 0;
+  const auto put = [&](const std::string& name, uint32_t n, double seconds, uint64_t bytes) {
+    if (seconds > 0)
+      times.push_back({name, n, seconds, static_cast<double>(kRows * kCols), static_cast<double>(bytes)});
+  };
+  const auto step = [&] {
+    if (progress && !progress("kernels", ++done, std::size(kBits) + std::size(kDensities)))
+      fail(ErrorCode::kCancelled, "cancelled");
+  };
+  for (uint32_t bits : kBits) {
+    const TrellisCopies copies(bits);
+    const std::string name = fmt::format("trellis{}", bits);
+    put(name, 1, time_one(copies, gpu, rounds, clock), copies.bytes);
+    for (uint32_t n : {2u, 4u, 8u, 16u, 32u, 64u})
+      put(name, n, time_several(copies, gpu, n, rounds, clock), copies.bytes);
+    step();
+  }
   const std::vector<float> ones(kVectors * kCols, 1.0f);
   const auto x = upload(ones.data(), ones.size(), "vectors");
   const auto y = allocate_zeros<float>(kVectors * kRows, "vectors");
-  cudaEvent_t events[2];
-  for (cudaEvent_t& event : events) check(cudaEventCreate(&event), "events");
-  std::vector<KernelTime> times;
-  uint64_t done = 0;
   for (double density : kDensities) {
     const Sparse sparse(density);
     std::vector<std::unique_ptr<DeviceSparse>> copies;
@@ -76,25 +213,15 @@ std::vector<KernelTime> time_kernels(unsigned rounds, const Progress& progress) 
     for (const SpmvKernel& kernel : spmv_kernels()) {
       for (uint32_t n : {1u, kVectors}) {
         const uint64_t calls = std::max<uint64_t>(copies.size(), 8);
-        std::vector<double> seconds;
-        for (unsigned round = 0; round <= rounds; ++round) {  // the first one warms up
-          check(cudaEventRecord(events[0]), "events");
+        const double seconds = clock.seconds(rounds, calls, [&] {
           for (uint64_t i = 0; i < calls; ++i)
             check(kernel.run(copies[i % copies.size()]->matrix(), x.get(), n, y.get(), nullptr), "a sparse product");
-          check(cudaEventRecord(events[1]), "events");
-          check(cudaEventSynchronize(events[1]), "a sparse product");
-          float milliseconds = 0;
-          check(cudaEventElapsedTime(&milliseconds, events[0], events[1]), "events");
-          if (round > 0) seconds.push_back(1e-3 * milliseconds / static_cast<double>(calls));
-        }
-        std::nth_element(seconds.begin(), seconds.begin() + static_cast<ptrdiff_t>(seconds.size() / 2), seconds.end());
-        times.push_back({fmt::format("spmv_{} at {:.0f}%", kernel.name, 100 * density), n, seconds[seconds.size() / 2],
-                         static_cast<double>(kRows * kCols), static_cast<double>(sparse.bytes())});
+        });
+        put(fmt::format("spmv_{} at {:.0f}%", kernel.name, 100 * density), n, seconds, sparse.bytes());
       }
     }
-    if (progress && !progress("kernels", ++done, std::size(kDensities))) fail(ErrorCode::kCancelled, "cancelled");
+    step();
   }
-  for (cudaEvent_t event : events) cudaEventDestroy(event);
   return times;
 }
 

@@ -209,6 +209,15 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
   return p;
 }
 
+Program build_products(const std::vector<TrellisMatrix>& matrices, uint32_t blocks, const float* x, float* y) {
+  Program p;
+  for (const TrellisMatrix& w : matrices) {
+    p.stages.push_back(product(Input::kPlain, w, 1, blocks, {x, 1, w.cols}, y));
+    p.readings.push_back({w.data, p.stages.back().deal, w.steps, w.bits});
+  }
+  return p;
+}
+
 StageRange Program::range(uint32_t begin, uint32_t end) const {
   const auto readings_before = [&](uint32_t stage) {
     uint32_t n = 0;

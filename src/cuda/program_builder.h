@@ -45,6 +45,10 @@ struct Program {
 Program build_program(const PlainDecoder& decoder, const DeviceWeights& weights, const DeviceBuffers& buffers,
                       const DeviceCache& cache, const float* angles, uint32_t blocks);
 
+/// Products of the same input, tagged(x, 1) [cols], one after the other, for measuring: y [rows] receives the last
+/// one's.
+Program build_products(const std::vector<TrellisMatrix>& matrices, uint32_t blocks, const float* x, float* y);
+
 /// How the attention of the token at `position` is dealt out to so many blocks.
 AttendShape attend_shape(const AttentionShape& attention, uint64_t position, uint32_t blocks);
 
