@@ -131,13 +131,15 @@ class Clock {
   cudaEvent_t events_[2];
 };
 
-// One token: all copies in one launch, as the token's kernel runs its products; the input's quantising is counted.
+// One token: many products in one launch, as the token's kernel runs them; the input's quantising is counted.
 double time_one(const TrellisCopies& copies, const cudaDeviceProp& gpu, unsigned rounds, Clock& clock) {
   std::vector<uint32_t> ones(kCols, 0x3f800001u);  // tagged with 1
   const auto x = upload(ones.data(), ones.size(), "vectors");
   const auto y = allocate_zeros<float>(kRows, "vectors");
   const auto blocks = static_cast<uint32_t>(gpu.multiProcessorCount);
-  const Program program = build_products(copies.matrices, blocks, reinterpret_cast<const float*>(x.get()), y.get());
+  std::vector<TrellisMatrix> matrices;
+  while (matrices.size() < 64) matrices.insert(matrices.end(), copies.matrices.begin(), copies.matrices.end());
+  const Program program = build_products(matrices, blocks, reinterpret_cast<const float*>(x.get()), y.get());
   const auto stages = upload(program.stages.data(), program.stages.size(), "the program");
   const auto readings = upload(program.readings.data(), program.readings.size(), "the program");
   const auto state = allocate_zeros<State>(1, "the program");
@@ -158,7 +160,7 @@ double time_several(const TrellisCopies& copies, const cudaDeviceProp& gpu, uint
   const auto shared_limit = static_cast<uint32_t>(gpu.sharedMemPerBlockOptin);
   if (!can_multiply_tokens(shared_limit)) return 0;
   const TrellisMatrix& w = copies.matrices[0];
-  const uint64_t part_floats = gemm_part_floats(w, multiprocessors);
+  const uint64_t part_floats = gemm_part_floats(w, n, multiprocessors);
   const auto parts = allocate_zeros<float>(part_floats, "vectors");
   const auto scratch = allocate_zeros<float>(few_scratch_floats(multiprocessors), "vectors");
   const std::vector<float> ones(n * kCols, 1.0f);

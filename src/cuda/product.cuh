@@ -277,7 +277,7 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
     for (uint32_t of_panel = now; of_panel > 0;) {
       const uint32_t of_unit = min(of_panel, kUnitSteps);
       const uint8_t* step = stream.front();
-#pragma unroll 1
+#pragma unroll 2
       for (uint32_t i = 0; i < of_unit; ++i) {
         multiply_step(decoder, step, reinterpret_cast<const uint4*>(q), *scale, scratch.steps, acc);
         step += step_bytes(Decoder::kBits);

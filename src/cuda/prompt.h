@@ -78,8 +78,9 @@ struct GemmResources {
   float* scratch;        // [few_scratch_floats()]
 };
 uint64_t few_scratch_floats(uint32_t multiprocessors);
-/// What a product of the matrix may need; with less, few tokens take longer.
-uint64_t gemm_part_floats(const TrellisMatrix& w, uint32_t multiprocessors);
+constexpr uint32_t kFewTokens = 64;  // most that are multiplied as few
+/// What products of the matrix may need, the few tokens up to `few`; with less, those take longer.
+uint64_t gemm_part_floats(const TrellisMatrix& w, uint32_t few, uint32_t multiprocessors);
 
 /// W x[t], which `where` tells how to read until the next product: in y [n, stride] or in resources.parts.
 cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,

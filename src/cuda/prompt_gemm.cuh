@@ -12,8 +12,6 @@ namespace upg::cuda {
 cudaError_t multiply_tokens_wide(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
                                  Queue queue);
 
-constexpr uint32_t kFewTokens = 64;
-
 struct FewParts {
   cudaError_t status;
   uint32_t slices;  // 0: nothing was started, as it does not fit

@@ -14,13 +14,14 @@ PromptRunner::PromptRunner(const PlainDecoder& decoder, const DeviceWeights& wei
     : decoder_(decoder), weights_(weights), resources_{shared_limit, wide, multiprocessors, nullptr, 0, nullptr} {
   const char* what = "prompts";
   uint64_t widest_in = kStepColumns * weights.head.steps, widest_out = 1, residual = 0;
-  uint64_t parts = gemm_part_floats(weights.head, multiprocessors);
+  // The head has more rows than all others: parts for half of the few tokens are enough memory.
+  uint64_t parts = gemm_part_floats(weights.head, kFewTokens / 2, multiprocessors);
   for (const LayerWeights& layer : weights.layers) {
     widest_out = std::max<uint64_t>({widest_out, rows_of(layer.qkv), rows_of(layer.gate_up)});
     for_each_matrix(layer, [&](const TrellisMatrix& w) {
       widest_in = std::max<uint64_t>(widest_in, uint64_t{kStepColumns} * w.steps);
       if (w.residual_values) residual = std::max<uint64_t>(residual, w.cols);
-      parts = std::max(parts, gemm_part_floats(w, multiprocessors));
+      parts = std::max(parts, gemm_part_floats(w, kFewTokens, multiprocessors));
     });
   }
   if (weights.head.residual_values) residual = std::max<uint64_t>(residual, weights.head.cols);
