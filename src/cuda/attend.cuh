@@ -409,6 +409,7 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, u
 
 __device__ inline void attend_stage(const Stage& s, const AttendShape& shape, uint32_t position, const Scratch& scratch,
                                     const Pass& pass, Patience& patience) {
+  __syncthreads();  // some threads may still add up what the product before left in scratch.sums
   const auto attend = [&](auto cache) {
     using Cache = decltype(cache);
     if (shape.few) {

@@ -80,15 +80,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   at += 64;
   auto* readings = reinterpret_cast<Reading*>(at);
 
-  // The description of a stage, and of the two after, in shared memory.
-  __shared__ __align__(16) Stage stages[3];
+  // The description of a stage, of the one before, which some threads may be at, and of the two after.
+  __shared__ __align__(16) Stage stages[4];
   constexpr uint32_t kStageWords = sizeof(Stage) / 4;
   static_assert(kStageWords <= kThreads, "a thread a word");
   const auto load_word = [&](uint32_t i) {
     return i < end && threadIdx.x < kStageWords ? reinterpret_cast<const uint32_t*>(m.stages + i)[threadIdx.x] : 0;
   };
   const auto store_word = [&](uint32_t i, uint32_t word) {
-    if (threadIdx.x < kStageWords) reinterpret_cast<uint32_t*>(&stages[i % 3])[threadIdx.x] = word;
+    if (threadIdx.x < kStageWords) reinterpret_cast<uint32_t*>(&stages[i % 4])[threadIdx.x] = word;
   };
   __shared__ AttendShape attend;
   if (threadIdx.x < sizeof attend / 4)
@@ -100,22 +100,23 @@ __global__ void __launch_bounds__(kThreads, 1)
   uint32_t rounds = 0;
   store_word(begin, load_word(begin));
   store_word(begin + 1, load_word(begin + 1));
+  store_word(begin + 2, load_word(begin + 2));
   for (uint32_t i = threadIdx.x; i < (end_reading - first_reading) * (sizeof(Reading) / 4); i += kThreads)
     reinterpret_cast<uint32_t*>(readings)[i] = reinterpret_cast<const uint32_t*>(m.readings + first_reading)[i];
   __syncthreads();
   WeightStream stream(readings, readings + (end_reading - first_reading), ring, barriers, m.slots, m.slot_bytes);
 #pragma unroll 1
   for (uint32_t i = begin; i < end; ++i) {
-    const Stage& s = stages[i % 3];
-    const uint32_t coming = load_word(i + 2);
-    if (i + 1 < end) fetch_ahead(stages[(i + 1) % 3], attend, position);
+    const Stage& s = stages[i % 4];
+    const uint32_t coming = load_word(i + 3);
+    if (i + 1 < end) fetch_ahead(stages[(i + 1) % 4], attend, position);
     switch (s.op) {
       case Op::kEmbed:
         embed_row(s.w, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads,
                   s.next_stream);
         break;
       case Op::kProduct:
-        product_stage(s, stream, scratch, pass, patience);
+        if (product_stage(s, stream, scratch, pass, patience)) return;
         break;
       case Op::kAttend:
         attend_stage(s, attend, position, scratch, pass, patience);
@@ -124,10 +125,11 @@ __global__ void __launch_bounds__(kThreads, 1)
         select_stage(s, m.state);
         break;
     }
-    store_word(i + 2, coming);
-    // What has tags needs no waiting for all.
-    if (i + 1 < end && (s.op == Op::kEmbed || s.best != nullptr)) wait_for_all(m.state, rounds++, patience);
-    if (__syncthreads_or(patience.exhausted())) return;
+    store_word(i + 3, coming);
+    // What has tags needs no waiting for all; and products meet inside, so that the block need not meet after them.
+    const bool ends = s.op == Op::kEmbed || s.best != nullptr;
+    if (i + 1 < end && ends) wait_for_all(m.state, rounds++, patience);
+    if ((s.op != Op::kProduct || ends) && __syncthreads_or(patience.exhausted())) return;
   }
   // The last block out leaves the counters as they were.
   if (rounds > 0 && threadIdx.x == 0 && atomicAdd(&m.state->left, 1u) == gridDim.x - 1) {

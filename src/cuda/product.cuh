@@ -76,7 +76,7 @@ __device__ inline void wait_columns(const float* a, const float* b, uint32_t beg
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
       if (!has_tag(of_a[i], tag)) of_a[i] = load_tagged(a + first + 4 * kThreads * i);
-      if (!has_tag(of_b[i], tag)) of_b[i] = load_tagged(b + first + 4 * kThreads * i);
+      if (b != nullptr && !has_tag(of_b[i], tag)) of_b[i] = load_tagged(b + first + 4 * kThreads * i);
     }
     late = false;
 #pragma unroll
@@ -349,7 +349,8 @@ __device__ inline Best block_best(Best best, const Scratch& scratch) {
   return best;
 }
 
-__device__ inline void product_stage(const Stage& s, WeightStream& stream, const Scratch& scratch, Pass& pass,
+// Returns true in all threads if one has waited too long.
+__device__ inline bool product_stage(const Stage& s, WeightStream& stream, const Scratch& scratch, Pass& pass,
                                      Patience& patience) {
   const TrellisMatrix& w = s.w;
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -366,7 +367,7 @@ __device__ inline void product_stage(const Stage& s, WeightStream& stream, const
     prepare_normed(s, first_block, end_block, scratch, pass, patience);
     pass.has_stream = true;
   }
-  __syncthreads();
+  if (__syncthreads_or(patience.exhausted())) return true;
   if (share.end > share.begin) {
     with_decoder(w, [&](auto decoder) { multiply_share<typename decltype(decoder)::type>(w, share, stream, scratch); });
   } else if (lane < 16) {
@@ -410,6 +411,7 @@ __device__ inline void product_stage(const Stage& s, WeightStream& stream, const
         if (row < w.rows && likelier({y, static_cast<int32_t>(row)}, best)) best = {y, static_cast<int32_t>(row)};
       }
     }
+    __syncthreads();  // the next stage writes scratch.x before it meets
   }
   if (s.best != nullptr) {
     best = block_best(best, scratch);
@@ -418,6 +420,7 @@ __device__ inline void product_stage(const Stage& s, WeightStream& stream, const
       __stcg(&s.best[blockIdx.x].token, best.token);
     }
   }
+  return false;
 }
 
 }  // namespace upg::cuda

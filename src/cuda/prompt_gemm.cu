@@ -198,8 +198,8 @@ cudaError_t start_for(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y
 }  // namespace
 
 uint64_t gemm_part_floats(const TrellisMatrix& w, uint32_t few, uint32_t multiprocessors) {
-  // All slices of up to kSlicedTokens, and four of the few tokens.
-  return max(uint64_t{kSlicedTokens} * multiprocessors * kGemmRows, uint64_t{4} * few * 16 * w.panels);
+  // All slices of up to kSlicedTokens, and five of the few tokens.
+  return max(uint64_t{kSlicedTokens} * multiprocessors * kGemmRows, uint64_t{5} * few * 16 * w.panels);
 }
 
 bool can_multiply_tokens(uint32_t shared_limit) { return kSharedBytes<Lookups<4>, 32> + 1024 <= shared_limit; }
