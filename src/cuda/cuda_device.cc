@@ -202,6 +202,7 @@ CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, const KvType& 
   if (!fit_shared_memory(&machine_, limit, device.properties.major >= 9))
     fail(ErrorCode::kUnsupported, "the model's widths need more shared memory than the {} bytes of {}", limit,
          device.properties.name);
+  machine_.chained = device.fusion == "graph" && device.properties.major >= 9;
   check(prepare(machine_), "preparing kernels");
   if (device.fusion == "graph") capture();
 }

@@ -1,5 +1,6 @@
 #include "cuda/attend.cuh"
 #include "cuda/embed.cuh"
+#include "cuda/launch.cuh"
 #include "cuda/pdvm.h"
 #include "cuda/product.cuh"
 
@@ -90,13 +91,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto store_word = [&](uint32_t i, uint32_t word) {
     if (threadIdx.x < kStageWords) reinterpret_cast<uint32_t*>(&stages[i % 4])[threadIdx.x] = word;
   };
-  __shared__ AttendShape attend;
-  if (threadIdx.x < sizeof attend / 4)
-    reinterpret_cast<uint32_t*>(&attend)[threadIdx.x] =
-        __ldcg(reinterpret_cast<const uint32_t*>(&m.state->attend) + threadIdx.x);
-  const uint32_t position = __ldcg(&m.state->position);
-  Pass pass = {__ldcg(&m.state->layers_before), (m.hidden / gridDim.x + 4) / 4 * 4, false};
-  Patience patience(m.state);
   uint32_t rounds = 0;
   store_word(begin, load_word(begin));
   store_word(begin + 1, load_word(begin + 1));
@@ -104,7 +98,18 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (uint32_t i = threadIdx.x; i < (end_reading - first_reading) * (sizeof(Reading) / 4); i += kThreads)
     reinterpret_cast<uint32_t*>(readings)[i] = reinterpret_cast<const uint32_t*>(m.readings + first_reading)[i];
   __syncthreads();
+  // What is above, and the first weights, depends on no kernel before.
   WeightStream stream(readings, readings + (end_reading - first_reading), ring, barriers, m.slots, m.slot_bytes);
+  wait_for_kernel_before();
+  let_next_kernel_start();
+  __shared__ AttendShape attend;
+  if (threadIdx.x < sizeof attend / 4)
+    reinterpret_cast<uint32_t*>(&attend)[threadIdx.x] =
+        __ldcg(reinterpret_cast<const uint32_t*>(&m.state->attend) + threadIdx.x);
+  const uint32_t position = __ldcg(&m.state->position);
+  Pass pass = {__ldcg(&m.state->layers_before), (m.hidden / gridDim.x + 4) / 4 * 4, false};
+  Patience patience(m.state);
+  __syncthreads();
 #pragma unroll 1
   for (uint32_t i = begin; i < end; ++i) {
     const Stage& s = stages[i % 4];
@@ -187,11 +192,9 @@ cudaError_t prepare(const Machine& m) {
 cudaError_t launch(const Machine& machine, StageRange range, cudaStream_t stream) {
   Machine m = machine;
   m.one = 1;
-  if (range.end - range.begin == 1) {
-    run<<<m.blocks, kThreads, m.shared_bytes, stream>>>(m, range.begin, range.end, range.first_reading,
-                                                        range.end_reading);
-    return cudaGetLastError();
-  }
+  if (range.end - range.begin == 1)
+    return chain({stream, m.chained != 0}, run, dim3(m.blocks), dim3(kThreads), m.shared_bytes, 1, m, range.begin,
+                 range.end, range.first_reading, range.end_reading);
   void* args[] = {&m, &range.begin, &range.end, &range.first_reading, &range.end_reading};
   return cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(run), dim3(m.blocks), dim3(kThreads), args,
                                      m.shared_bytes, stream);

@@ -23,7 +23,8 @@ struct Machine {
   uint32_t sum_slots;
   uint32_t most_panels, span_bytes;  // of a block
   uint32_t shared_bytes;
-  uint32_t one;  // 1, set by launch(): trellis.cuh
+  uint32_t chained;  // launches of one stage start before the one before them ends: compute capability 9.0 on
+  uint32_t one;      // 1, set by launch(): trellis.cuh
 };
 
 /// Sets slots and shared_bytes from the rest, within what a block may have. `bulk_copies`: the GPU has them (9.0).
