@@ -344,6 +344,9 @@ void CudaTimeline::fill(uint64_t n) {
   length_ = n;
 }
 
+// Single tokens of fewer timelines are faster one after the other: on an H200 two take 5.4 ms so, 6.3 ms together.
+constexpr uint64_t kFewestTogether = 3;
+
 // All runs in as few passes as there is room for, those of one token first.
 void CudaDevice::forward(std::span<const Work> work) {
   const auto of = [](const Work& w) { return static_cast<CudaTimeline*>(w.timeline); };
@@ -354,7 +357,8 @@ void CudaDevice::forward(std::span<const Work> work) {
     alike = alike && of(w)->has_int8() == of(work[0])->has_int8();
   }
   const bool apart = first_layer > 0 && work.size() > 1;  // each goes through the CPU's layers by itself
-  if (tokens == 1 || !alike || apart || !can_run_together()) return Device::forward(work);
+  const bool few = tokens == work.size() && work.size() < kFewestTogether;
+  if (few || !alike || apart || !can_run_together()) return Device::forward(work);
   std::vector<Piece> pieces;
   uint64_t room = kPromptTokens;
   const auto run = [&] {
