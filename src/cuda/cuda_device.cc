@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <optional>
 
+#include "cuda/batch_runner.h"
 #include "cuda/first_gpu.h"
 #include "cuda/program_builder.h"
-#include "cuda/prompt_runner.h"
 #include "cuda/sample_runner.h"
 #include "model/layer_split.h"
 
@@ -31,7 +31,7 @@ class CudaTimeline final : public Timeline {
     return length_ = first_layers_ ? first_layers_->set_length(length) : length;
   }
   uint64_t bytes_read_at(uint64_t position) const override;
-  uint64_t chunk() const override { return first_layers_ ? Model::kChunk : kPromptTokens; }
+  uint64_t chunk() const override { return first_layers_ ? Model::kChunk : kBatchTokens; }
   void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) override;
   void forward_candidates(int32_t token, const CandidateRequest& request, Candidates& out) override;
   void fetch_logits(Candidates& out) override;
@@ -159,8 +159,8 @@ class CudaDevice final : public Device {
   };
   void run_pass(std::span<const Piece> pieces, const std::vector<Stage>& stages);
 
-  std::optional<PromptRunner> prompts_;  // its memory is taken by the first prompt
-  PinnedMemory<float> host_rows_;        // [PromptRunner::kLogitRows][vocab], the same
+  std::optional<BatchRunner> batch_runner_;  // its memory is taken by the first pass
+  PinnedMemory<float> host_rows_;            // [BatchRunner::kLogitRows][vocab], the same
 };
 
 CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, const KvType& kv) : device_(device) {
@@ -360,11 +360,11 @@ void CudaDevice::forward(std::span<const Work> work) {
   const bool few = tokens == work.size() && work.size() < kFewestTogether;
   if (few || !alike || apart || !can_run_together()) return Device::forward(work);
   std::vector<Piece> pieces;
-  uint64_t room = kPromptTokens;
+  uint64_t room = kBatchTokens;
   const auto run = [&] {
     if (!pieces.empty()) run_pass(pieces, of(work[0])->stages());
     pieces.clear();
-    room = kPromptTokens;
+    room = kBatchTokens;
   };
   for (const bool single : {true, false}) {
     for (const Work& w : work) {
@@ -387,36 +387,36 @@ void CudaDevice::forward(std::span<const Work> work) {
 }
 
 void CudaDevice::run_pass(std::span<const Piece> pieces, const std::vector<Stage>& stages) {
-  if (!prompts_) {
-    prompts_.emplace(decoder, *weights, shared_limit(),
-                     kBuiltForSm90a && properties.major == 9 && properties.minor == 0,
-                     static_cast<uint32_t>(properties.multiProcessorCount));
-    host_rows_ = allocate_pinned<float>(PromptRunner::kLogitRows * decoder.vocab, "logits");
+  if (!batch_runner_) {
+    batch_runner_.emplace(decoder, *weights, shared_limit(),
+                          kBuiltForSm90a && properties.major == 9 && properties.minor == 0,
+                          static_cast<uint32_t>(properties.multiProcessorCount));
+    host_rows_ = allocate_pinned<float>(BatchRunner::kLogitRows * decoder.vocab, "logits");
   }
   std::vector<TokenRun> runs;
   for (const Piece& piece : pieces) runs.push_back(piece.run);
   const Queue queue = {stream, properties.major >= 9};
-  prompts_->run(runs, stages, queue);
+  batch_runner_->run(runs, stages, queue);
   // Rows whose logits are wanted, moved together.
   std::vector<float*> wanted;
   uint64_t row = 0;
   for (const Piece& piece : pieces) {
     const uint64_t n = piece.range.end - piece.range.begin;
-    if (n > 0) prompts_->keep(row + piece.range.begin, n, wanted.size(), queue);
+    if (n > 0) batch_runner_->keep(row + piece.range.begin, n, wanted.size(), queue);
     for (uint64_t i = 0; i < n; ++i) wanted.push_back(piece.logits + i * decoder.vocab);
     row += piece.run.tokens.size();
   }
-  for (uint64_t at = 0; at < wanted.size(); at += PromptRunner::kLogitRows) {
-    const uint64_t n = std::min(PromptRunner::kLogitRows, wanted.size() - at);
-    check(cudaMemcpyAsync(host_rows_.get(), prompts_->logits(at, n, queue), n * decoder.vocab * sizeof(float),
+  for (uint64_t at = 0; at < wanted.size(); at += BatchRunner::kLogitRows) {
+    const uint64_t n = std::min(BatchRunner::kLogitRows, wanted.size() - at);
+    check(cudaMemcpyAsync(host_rows_.get(), batch_runner_->logits(at, n, queue), n * decoder.vocab * sizeof(float),
                           cudaMemcpyDeviceToHost, stream),
           "reading logits");
-    check(cudaStreamSynchronize(stream), "running a prompt");
+    check(cudaStreamSynchronize(stream), "running tokens together");
     context.pool.each(n, [&](uint64_t i, unsigned) {
       std::copy_n(host_rows_.get() + i * decoder.vocab, decoder.vocab, wanted[at + i]);
     });
   }
-  check(cudaStreamSynchronize(stream), "running a prompt");
+  check(cudaStreamSynchronize(stream), "running tokens together");
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // The product of two float matrices on tensor cores. Tiles come by asynchronous copies, three stages ahead.
+#include "cuda/batch_tile.cuh"
 #include "cuda/dense.h"
-#include "cuda/prompt_tile.cuh"
 
 namespace upg::cuda {
 namespace {

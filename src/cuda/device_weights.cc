@@ -55,7 +55,8 @@ struct Sizes {
 };
 
 [[noreturn]] void refuse(const PlainDecoder& d, const Sizes& sizes, uint64_t free, uint64_t all) {
-  // Besides weights: what prompts work in and CUDA takes for itself, and a cache of the default context.
+  // Besides weights: what passes of several tokens work in and CUDA takes for itself, and a cache of the default
+  // context.
   constexpr uint64_t kReserve = uint64_t{1} << 30, kPositions = 4096;
   const uint64_t cache =
       4 * kPositions * d.attention.kv_heads * d.attention.head_dim;  // f16 keys and values of a layer

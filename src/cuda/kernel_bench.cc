@@ -7,9 +7,9 @@
 #include <memory>
 #include <random>
 
+#include "cuda/batch.h"
 #include "cuda/first_gpu.h"
 #include "cuda/program_builder.h"
-#include "cuda/prompt.h"
 #include "cuda/spmv_device.h"
 
 namespace upg::cuda {

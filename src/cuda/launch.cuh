@@ -4,7 +4,7 @@
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
-#include "cuda/prompt.h"
+#include "cuda/batch.h"
 
 namespace upg::cuda {
 

@@ -3,8 +3,8 @@
 #include <cuda_fp16.h>
 
 #include "cuda/attend.cuh"
-#include "cuda/prompt.h"
-#include "cuda/prompt_tile.cuh"
+#include "cuda/batch.h"
+#include "cuda/batch_tile.cuh"
 
 namespace upg::cuda {
 namespace {

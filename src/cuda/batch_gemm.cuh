@@ -3,8 +3,8 @@
 
 #include <cuda_fp16.h>
 
+#include "cuda/batch.h"
 #include "cuda/product.cuh"
-#include "cuda/prompt.h"
 
 namespace upg::cuda {
 

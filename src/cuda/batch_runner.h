@@ -1,15 +1,15 @@
-// The forward pass for many tokens, of one run or of several: one launch an op, working memory for kPromptTokens.
+// The forward pass for many tokens, of one run or of several: one launch an op, working memory for kBatchTokens.
 #pragma once
 
 #include <span>
 #include <vector>
 
+#include "cuda/batch.h"
 #include "cuda/program_builder.h"
-#include "cuda/prompt.h"
 
 namespace upg::cuda {
 
-constexpr uint64_t kPromptTokens = 2048;
+constexpr uint64_t kBatchTokens = 2048;
 
 /// Consecutive tokens of one timeline.
 struct TokenRun {
@@ -19,13 +19,13 @@ struct TokenRun {
   const float* x = nullptr;  // [n, hidden] the residual stream before the first layer, on the host; or of the embedding
 };
 
-class PromptRunner {
+class BatchRunner {
  public:
   /// Takes its memory now; weights and decoder outlive it.
-  PromptRunner(const PlainDecoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
-               uint32_t multiprocessors);
+  BatchRunner(const PlainDecoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
+              uint32_t multiprocessors);
 
-  /// Enqueues the tokens of the runs, one after the other; kPromptTokens at most in all, and those of runs of one token
+  /// Enqueues the tokens of the runs, one after the other; kBatchTokens at most in all, and those of runs of one token
   /// first. `stages` are those of build_program() for any of them: all have caches of one type.
   void run(std::span<const TokenRun> runs, const std::vector<Stage>& stages, Queue queue);
 

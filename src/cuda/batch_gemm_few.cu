@@ -5,9 +5,9 @@
 
 #include <algorithm>
 
+#include "cuda/batch_gemm.cuh"
+#include "cuda/batch_tile.cuh"
 #include "cuda/launch.cuh"
-#include "cuda/prompt_gemm.cuh"
-#include "cuda/prompt_tile.cuh"
 
 namespace upg::cuda {
 namespace {
@@ -250,7 +250,8 @@ __global__ void __launch_bounds__(kFewThreads, 1)
   put();
 }
 
-// How a product is dealt to the blocks so that the busiest warp has least to do; slices == 0: it does not fit.
+// How a product is dealt to the blocks so that the busiest warp has least to do, its panels in groups of
+// kPanelsAtOnce; slices == 0: it does not fit.
 template <typename Decoder, unsigned kTiles>
 Deal deal_few(const TrellisMatrix& w, const GemmResources& resources, uint32_t n) {
   const uint32_t groups = (w.panels + kPanelsAtOnce<kTiles> - 1) / kPanelsAtOnce<kTiles>;

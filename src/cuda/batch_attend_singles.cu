@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "cuda/attend.cuh"
+#include "cuda/batch.h"
 #include "cuda/launch.cuh"
-#include "cuda/prompt.h"
 
 namespace upg::cuda {
 namespace {

@@ -2,8 +2,8 @@
 // whose parts of 16 are placed by exclusive or with the row's number, as the instructions want them.
 #include <cuda_fp16.h>
 
-#include "cuda/prompt_gemm.cuh"
-#include "cuda/prompt_tile.cuh"
+#include "cuda/batch_gemm.cuh"
+#include "cuda/batch_tile.cuh"
 
 namespace upg::cuda {
 namespace {

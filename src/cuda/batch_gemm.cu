@@ -1,7 +1,7 @@
 #include <cuda_fp16.h>
 
-#include "cuda/prompt_gemm.cuh"
-#include "cuda/prompt_tile.cuh"
+#include "cuda/batch_gemm.cuh"
+#include "cuda/batch_tile.cuh"
 
 namespace upg::cuda {
 namespace {

@@ -1,9 +1,9 @@
 // What stands between the products of many tokens.
 #include <cuda_fp16.h>
 
+#include "cuda/batch.h"
 #include "cuda/embed.cuh"
 #include "cuda/launch.cuh"
-#include "cuda/prompt.h"
 
 namespace upg::cuda {
 namespace {

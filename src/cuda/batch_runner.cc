@@ -1,4 +1,4 @@
-#include "cuda/prompt_runner.h"
+#include "cuda/batch_runner.h"
 
 #include <algorithm>
 
@@ -9,10 +9,10 @@ constexpr uint32_t kStepColumns = 32 * kStepBlocks;
 
 }  // namespace
 
-PromptRunner::PromptRunner(const PlainDecoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
-                           uint32_t multiprocessors)
+BatchRunner::BatchRunner(const PlainDecoder& decoder, const DeviceWeights& weights, uint32_t shared_limit, bool wide,
+                         uint32_t multiprocessors)
     : decoder_(decoder), weights_(weights), resources_{shared_limit, wide, multiprocessors, nullptr, 0, nullptr} {
-  const char* what = "prompts";
+  const char* what = "passes of several tokens";
   uint64_t widest_in = kStepColumns * weights.head.steps, widest_out = 1, residual = 0;
   // The head has more rows than all others: parts for half of the few tokens are enough memory.
   uint64_t parts = gemm_part_floats(weights.head, kFewTokens / 2, multiprocessors);
@@ -25,17 +25,17 @@ PromptRunner::PromptRunner(const PlainDecoder& decoder, const DeviceWeights& wei
     });
   }
   if (weights.head.residual_values) residual = std::max<uint64_t>(residual, weights.head.cols);
-  host_rows_ = allocate_pinned<TokenRow>(kPromptTokens, what);
-  rows_ = allocate_zeros<TokenRow>(kPromptTokens, what);
-  host_places_ = allocate_pinned<CachePlace>(kPromptTokens, what);
-  places_ = allocate_zeros<CachePlace>(kPromptTokens, what);
-  stream_ = allocate_zeros<float>(kPromptTokens * decoder.hidden, what);
-  wide_ = allocate_zeros<float>(kPromptTokens * widest_out, what);
-  mixed_ = allocate_zeros<float>(kPromptTokens * decoder.attention.heads * decoder.attention.head_dim, what);
-  scales_ = allocate_zeros<float>(kPromptTokens, what);
+  host_rows_ = allocate_pinned<TokenRow>(kBatchTokens, what);
+  rows_ = allocate_zeros<TokenRow>(kBatchTokens, what);
+  host_places_ = allocate_pinned<CachePlace>(kBatchTokens, what);
+  places_ = allocate_zeros<CachePlace>(kBatchTokens, what);
+  stream_ = allocate_zeros<float>(kBatchTokens * decoder.hidden, what);
+  wide_ = allocate_zeros<float>(kBatchTokens * widest_out, what);
+  mixed_ = allocate_zeros<float>(kBatchTokens * decoder.attention.heads * decoder.attention.head_dim, what);
+  scales_ = allocate_zeros<float>(kBatchTokens, what);
   logits_ = allocate_zeros<float>(kLogitRows * decoder.vocab, what);
-  halves_ = allocate_zeros<uint16_t>(kPromptTokens * widest_in, what);
-  plain_ = allocate_zeros<float>(kPromptTokens * residual, what);
+  halves_ = allocate_zeros<uint16_t>(kBatchTokens * widest_in, what);
+  plain_ = allocate_zeros<float>(kBatchTokens * residual, what);
   parts_ = allocate_zeros<float>(parts, what);
   resources_.parts = parts_.get();
   resources_.part_floats = parts;
@@ -46,8 +46,8 @@ PromptRunner::PromptRunner(const PlainDecoder& decoder, const DeviceWeights& wei
 }
 
 // W f(x), in y or in parts until the next product.
-RowParts PromptRunner::multiply(const TrellisMatrix& w, Input input, RowParts x, float* residual, const float* norm,
-                                uint32_t n, float* y, uint64_t stride, Queue queue) {
+RowParts BatchRunner::multiply(const TrellisMatrix& w, Input input, RowParts x, float* residual, const float* norm,
+                               uint32_t n, float* y, uint64_t stride, Queue queue) {
   const HalfTokens tokens{halves_.get(), scales_.get(), kStepColumns * w.steps};
   float* plain = w.residual_values ? plain_.get() : nullptr;
   check(prepare_tokens(input, x, residual, norm, decoder_.epsilon, w.cols, n, tokens, plain, queue),
@@ -59,8 +59,8 @@ RowParts PromptRunner::multiply(const TrellisMatrix& w, Input input, RowParts x,
 }
 
 // Matrices one below the other, of the norm of the residual stream, to which `before` is added first.
-RowParts PromptRunner::normed(const std::vector<TrellisMatrix>& parts, RowParts before, const float* norm, uint32_t n,
-                              Queue queue) {
+RowParts BatchRunner::normed(const std::vector<TrellisMatrix>& parts, RowParts before, const float* norm, uint32_t n,
+                             Queue queue) {
   const uint64_t stride = rows_of(parts);
   if (parts.size() == 1)
     return multiply(parts[0], Input::kNorm, before, stream_.get(), norm, n, wide_.get(), stride, queue);
@@ -74,7 +74,7 @@ RowParts PromptRunner::normed(const std::vector<TrellisMatrix>& parts, RowParts 
   return {wide_.get(), 1, 0, stride};
 }
 
-void PromptRunner::keep(uint64_t row, uint64_t n, uint64_t as, Queue queue) {
+void BatchRunner::keep(uint64_t row, uint64_t n, uint64_t as, Queue queue) {
   const uint64_t hidden = decoder_.hidden;
   if (row == as) return;
   // One by one where they overlap.
@@ -85,8 +85,8 @@ void PromptRunner::keep(uint64_t row, uint64_t n, uint64_t as, Queue queue) {
           "keeping rows");
 }
 
-void PromptRunner::send_rows(std::span<const TokenRun> runs, Queue queue) {
-  check(cudaStreamSynchronize(queue.stream), "running a prompt");  // the last pass may still read its tokens
+void BatchRunner::send_rows(std::span<const TokenRun> runs, Queue queue) {
+  check(cudaStreamSynchronize(queue.stream), "running tokens together");  // the last pass may still read its tokens
   uint64_t n = 0;
   for (uint32_t place = 0; place < runs.size(); ++place) {
     host_places_[place] = runs[place].place;
@@ -94,13 +94,13 @@ void PromptRunner::send_rows(std::span<const TokenRun> runs, Queue queue) {
     for (int32_t token : runs[place].tokens) host_rows_[n++] = {token, place, position++};
   }
   check(cudaMemcpyAsync(rows_.get(), host_rows_.get(), n * sizeof(TokenRow), cudaMemcpyHostToDevice, queue.stream),
-        "starting a prompt");
+        "starting tokens together");
   check(cudaMemcpyAsync(places_.get(), host_places_.get(), runs.size() * sizeof(CachePlace), cudaMemcpyHostToDevice,
                         queue.stream),
-        "starting a prompt");
+        "starting tokens together");
 }
 
-void PromptRunner::run(std::span<const TokenRun> runs, const std::vector<Stage>& stages, Queue queue) {
+void BatchRunner::run(std::span<const TokenRun> runs, const std::vector<Stage>& stages, Queue queue) {
   uint32_t n = 0, singles = 0;
   uint64_t longest = 0;
   for (const TokenRun& run : runs) n += static_cast<uint32_t>(run.tokens.size());
@@ -115,10 +115,10 @@ void PromptRunner::run(std::span<const TokenRun> runs, const std::vector<Stage>&
     for (const TokenRun& run : runs) {
       const uint64_t floats = run.tokens.size() * hidden;
       check(cudaMemcpyAsync(to, run.x, floats * sizeof(float), cudaMemcpyHostToDevice, queue.stream),
-            "starting a prompt");
+            "starting tokens together");
       to += floats;
     }
-    check(cudaStreamSynchronize(queue.stream), "starting a prompt");  // x may change
+    check(cudaStreamSynchronize(queue.stream), "starting tokens together");  // x may change
   }
   auto stage = stages.begin();
   RowParts before{};
@@ -146,7 +146,7 @@ void PromptRunner::run(std::span<const TokenRun> runs, const std::vector<Stage>&
   check(add_parts(before, static_cast<uint32_t>(hidden), n, stream_.get(), hidden, true, queue), "adding parts");
 }
 
-const float* PromptRunner::logits(uint64_t begin, uint64_t n, Queue queue) {
+const float* BatchRunner::logits(uint64_t begin, uint64_t n, Queue queue) {
   const RowParts where = multiply(weights_.head, Input::kNorm, {}, stream_.get() + begin * decoder_.hidden,
                                   weights_.norm, static_cast<uint32_t>(n), logits_.get(), decoder_.vocab, queue);
   if (where.data != logits_.get())
