@@ -56,6 +56,7 @@ class CudaTimeline final : public Timeline {
   void enqueue(uint32_t end);
   void capture();
   void finish();
+  void ask_for_logits();
 
   CudaDevice& device_;
   std::optional<FirstLayers> first_layers_;  // those that the CPU has
@@ -257,8 +258,7 @@ void CudaTimeline::capture() {
 }
 
 void CudaTimeline::run(int32_t token, bool logits) {
-  if (first_layers_) {
-    const float* x = first_layers_->forward(std::span(&token, 1));
+  if (const float* x = begun(std::span(&token, 1))) {
     check(cudaMemcpyAsync(device_.buffers.streams[0].get(), x, device_.decoder.hidden * sizeof(float),
                           cudaMemcpyHostToDevice, device_.stream),
           "starting a token");
@@ -294,6 +294,13 @@ void CudaTimeline::finish() {
   fail(ErrorCode::kIo, "the GPU's blocks waited for each other too long: another program may hold multiprocessors");
 }
 
+// They are in host_logits_ once the stream has come so far.
+void CudaTimeline::ask_for_logits() {
+  check(cudaMemcpyAsync(host_logits_.get(), device_.buffers.logits.get(), device_.decoder.vocab * sizeof(float),
+                        cudaMemcpyDeviceToHost, device_.stream),
+        "reading logits");
+}
+
 void CudaTimeline::forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) {
   if (tokens.size() > 1 && device_.can_run_together()) {
     const Work work = {this, tokens, range, logits};
@@ -303,10 +310,7 @@ void CudaTimeline::forward(std::span<const int32_t> tokens, LogitsRange range, f
   for (uint64_t i = 0; i < tokens.size(); ++i) {
     const bool wanted = i >= range.begin && i < range.end;
     run(tokens[i], wanted);
-    if (wanted)
-      check(cudaMemcpyAsync(host_logits_.get(), device_.buffers.logits.get(), vocab * sizeof(float),
-                            cudaMemcpyDeviceToHost, device_.stream),
-            "reading logits");
+    if (wanted) ask_for_logits();
     finish();
     if (wanted) std::copy_n(host_logits_.get(), vocab, logits + (i - range.begin) * vocab);
   }
@@ -327,9 +331,7 @@ void CudaTimeline::forward_candidates(int32_t token, const CandidateRequest& req
 
 void CudaTimeline::fetch_logits(Candidates& out) {
   const uint64_t vocab = device_.decoder.vocab;
-  check(cudaMemcpyAsync(host_logits_.get(), device_.buffers.logits.get(), vocab * sizeof(float), cudaMemcpyDeviceToHost,
-                        device_.stream),
-        "reading logits");
+  ask_for_logits();
   check(cudaStreamSynchronize(device_.stream), "reading logits");
   out.logits.assign(host_logits_.get(), host_logits_.get() + vocab);
   for (const TokenLogit& t : out.apart) out.logits[static_cast<size_t>(t.token)] = t.logit;

@@ -37,6 +37,11 @@ Stage product(Input input, const TrellisMatrix& w, uint32_t splits, uint32_t blo
   return s;
 }
 
+void list_readings(Program& p) {
+  for (const Stage& s : p.stages)
+    if (s.op == Op::kProduct) p.readings.push_back({s.w.data, s.deal, s.w.steps, s.w.bits});
+}
+
 // Slices of columns for which the blocks' shares of a product are most alike; the same for all layers, as they use the
 // same words.
 uint32_t choose_splits(const std::vector<const TrellisMatrix*>& of_layers, uint32_t blocks) {
@@ -203,18 +208,14 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
   select.op = Op::kSelect;
   select.best = b.best.get();
   p.stages.push_back(select);
-  for (const Stage& s : p.stages) {
-    if (s.op == Op::kProduct) p.readings.push_back({s.w.data, s.deal, s.w.steps, s.w.bits});
-  }
+  list_readings(p);
   return p;
 }
 
 Program build_products(const std::vector<TrellisMatrix>& matrices, uint32_t blocks, const float* x, float* y) {
   Program p;
-  for (const TrellisMatrix& w : matrices) {
-    p.stages.push_back(product(Input::kPlain, w, 1, blocks, {x, 1, w.cols}, y));
-    p.readings.push_back({w.data, p.stages.back().deal, w.steps, w.bits});
-  }
+  for (const TrellisMatrix& w : matrices) p.stages.push_back(product(Input::kPlain, w, 1, blocks, {x, 1, w.cols}, y));
+  list_readings(p);
   return p;
 }
 

@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "cuda/sample.h"
+#include "cuda/warp.cuh"
 
 namespace upg::cuda {
 namespace {
@@ -89,8 +90,7 @@ __global__ void __launch_bounds__(kThreads) coarse_kernel(SampleArgs a) {
     atomicAdd(bins + (key >> kCoarseShift), 1u);
     mine = max(mine, key);
   }
-#pragma unroll
-  for (int d = 16; d > 0; d /= 2) mine = max(mine, __shfl_xor_sync(kAll, mine, d));
+  mine = warp_max(mine);
   if (threadIdx.x % 32 == 0) atomicMax(&top, mine);
   add(bins, a.bins);
   if (threadIdx.x == 0) atomicMax(&a.result->top, top);
@@ -128,8 +128,7 @@ __global__ void __launch_bounds__(kThreads) collect_kernel(SampleArgs a) {
     slot = __shfl_sync(kAll, slot, 0) + __popc(lanes & ((1u << lane) - 1));
     if (listed && slot < a.room) a.list[slot] = {static_cast<int32_t>(i), logit};
   }
-#pragma unroll
-  for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(kAll, sum, d);
+  sum = warp_sum(sum);
   __shared__ double sums[kWarps];
   if (lane == 0) sums[threadIdx.x / 32] = sum;
   __syncthreads();

@@ -1,9 +1,12 @@
 // What the lanes of a warp have together, in all of them.
 #pragma once
 
+#include <stdint.h>
+
 namespace upg::cuda {
 
-__device__ inline float warp_sum(float x) {
+template <typename T>
+__device__ inline T warp_sum(T x) {
 #pragma unroll
   for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(0xffffffffu, x, d);
   return x;
@@ -11,6 +14,11 @@ __device__ inline float warp_sum(float x) {
 __device__ inline float warp_max(float x) {
 #pragma unroll
   for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, d));
+  return x;
+}
+__device__ inline uint32_t warp_max(uint32_t x) {
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) x = max(x, __shfl_xor_sync(0xffffffffu, x, d));
   return x;
 }
 
