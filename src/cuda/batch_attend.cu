@@ -1,8 +1,6 @@
 // Attention of many tokens: queries stay in registers, keys and values pass by in tiles, softmax as they come. (Dao
 // 2023, "FlashAttention-2".)
-#include <cuda_fp16.h>
-
-#include "cuda/attend.cuh"
+#include "cuda/attend_positions.cuh"
 #include "cuda/batch.h"
 #include "cuda/batch_tile.cuh"
 
@@ -13,9 +11,12 @@ constexpr unsigned kTileQueries = 64, kTilePositions = 64;
 constexpr unsigned kAttendWarps = kTileQueries / 16;
 constexpr unsigned kAttendThreads = 32 * kAttendWarps;
 
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-  const __half2 pair = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
+__device__ __forceinline__ uint32_t pack(float low, float high) { return bits_of(__floats2half2_rn(low, high)); }
+
+// Integers in halves, times the scale.
+__device__ __forceinline__ uint32_t scaled(uint32_t pair, float scale) {
+  const float2 x = __half22float2(*reinterpret_cast<const __half2*>(&pair));
+  return pack(x.x * scale, x.y * scale);
 }
 
 // Heads of up to 32 kChunks dimensions, padded with zeros. Shared: keys and values [2 tiles][2][kTilePositions][row].
@@ -72,10 +73,9 @@ __global__ void __launch_bounds__(kAttendThreads)
         *to = make_uint4(0, 0, 0, 0);
       } else if (s.int8_cache) {
         const float scale = (which ? s.value_scales : s.key_scales)[vector];
-        float x[kLaneDims];
-        Int8Cache::numbers(Int8Cache::load(cache, vector * d + at), x);
-        *to = make_uint4(pack(x[0] * scale, x[1] * scale), pack(x[2] * scale, x[3] * scale),
-                         pack(x[4] * scale, x[5] * scale), pack(x[6] * scale, x[7] * scale));
+        const uint4 x = Int8Cache::halves(
+            __ldcg(reinterpret_cast<const uint2*>(static_cast<const int8_t*>(cache) + vector * d + at)));
+        *to = make_uint4(scaled(x.x, scale), scaled(x.y, scale), scaled(x.z, scale), scaled(x.w, scale));
       } else {
         copy16(to, static_cast<const __half*>(cache) + vector * d + at);
       }

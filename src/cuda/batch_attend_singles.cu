@@ -2,7 +2,7 @@
 // and where that gives too few blocks a part of the positions.
 #include <algorithm>
 
-#include "cuda/attend.cuh"
+#include "cuda/attend_positions.cuh"
 #include "cuda/batch.h"
 #include "cuda/launch.cuh"
 
@@ -12,7 +12,7 @@ namespace {
 constexpr unsigned kSingleWarps = 4, kSingleThreads = 32 * kSingleWarps;
 constexpr unsigned kResidentBlocks = 3;     // of a multiprocessor
 constexpr unsigned kFewestPositions = 256;  // of a block, where positions are split
-constexpr unsigned kAhead = 4;              // positions that a half warp has under way
+constexpr unsigned kMostSplits = 128;
 
 struct SingleShape {
   uint32_t chunks, splits;  // groups of query heads of a kv head; parts of the positions
@@ -21,17 +21,19 @@ struct SingleShape {
 SingleShape shape_of(const Stage& s, uint32_t n, uint32_t longest, uint32_t multiprocessors) {
   const uint32_t chunks = (s.heads / s.kv_heads + kHeadGroup - 1) / kHeadGroup;
   const uint32_t blocks = n * s.kv_heads * chunks, resident = kResidentBlocks * multiprocessors;
-  const uint32_t most = std::max(longest / kFewestPositions, 1u);
+  const uint32_t most = std::clamp(longest / kFewestPositions, 1u, kMostSplits);
   return {chunks, std::clamp(resident / blocks, 1u, most)};
 }
 
-// Shared: queries [kHeadGroup][head_dim], shares [kSingleWarps / 2][kHeadGroup][head_dim + 2].
+constexpr unsigned kShares = shares_of_warps(kSingleWarps, kHeadGroup);
+
 template <typename Cache>
 __global__ void __launch_bounds__(kSingleThreads, kResidentBlocks)
     attend_kernel(Stage constants, const TokenRow* rows, const CachePlace* places, uint32_t layer, SingleShape shape,
                   float* partial, float* x) {
-  __shared__ float q[kHeadGroup * kMaxHeadDim];
-  __shared__ float shares[kSingleWarps / 2 * kHeadGroup * (kMaxHeadDim + 2)];
+  __shared__ __align__(16) QueryTile queries;
+  __shared__ __align__(16) float shares[kShares * kHeadGroup * (kMaxHeadDim + 2)];
+  __shared__ float weights[weights_floats(kShares)];
   wait_for_kernel_before();
   let_next_kernel_start();
   const uint32_t token = blockIdx.y, unit = blockIdx.x, split = blockIdx.z;
@@ -44,23 +46,30 @@ __global__ void __launch_bounds__(kSingleThreads, kResidentBlocks)
   const uint32_t each = (end - first + shape.splits - 1) / shape.splits;
   const uint32_t from = min(first + split * each, end), to = min(from + each, end);
   float* of_token = x + (static_cast<uint64_t>(token) * s.heads + first_head) * d;
-  const uint64_t first_vector = static_cast<uint64_t>(kv) * s.capacity;
-  Loaded<Cache, kAhead, kSingleWarps> loaded;
-  loaded.load(s, first_vector, from, to);
-  for (uint32_t i = threadIdx.x; i < kHeadGroup * d; i += kSingleThreads) q[i] = i < heads * d ? of_token[i] : 0.0f;
+  const uint32_t first_vector = kv * s.capacity;
+  const Positions<Cache> positions(s, first_vector, to);
+  Loaded<Cache> loaded;
+  loaded.load_keys(positions, first_of_warp(from));
+  loaded.load_values(positions, first_of_warp(from));
+  const float factor = score_factor(s);
+  for (uint32_t k = threadIdx.x; k < kHeadGroup * kMaxHeadDim; k += kSingleThreads) {
+    const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
+    queries.put(h, i, h < heads && i < d ? factor * of_token[h * d + i] : 0.0f);
+  }
   __syncthreads();
-  attend_positions<Cache, kHeadGroup>(s, first_vector, from, to, loaded, q, nullptr, shares);
+  attend_positions<Cache, kSingleWarps>(positions, from, to, d, kHeadGroup, loaded, queries, shares);
+  const auto share = [&](uint32_t k, uint32_t h, uint32_t e) { return shares[(k * kHeadGroup + h) * stride + e]; };
+  weigh_shares(kShares, heads, share, weights);
   if (shape.splits > 1) {
     float* mine =
         partial + ((static_cast<uint64_t>(token) * gridDim.x + unit) * shape.splits + split) * kHeadGroup * stride;
     for (uint32_t i = threadIdx.x; i < heads * stride; i += kSingleThreads)
-      mine[i] = merged_share(kSingleWarps / 2, kHeadGroup, stride, i, shares);
+      mine[i] = merged_element(kShares, i / stride, i % stride, share, weights);
     return;
   }
   for (uint32_t i = threadIdx.x; i < heads * d; i += kSingleThreads) {
     const uint32_t h = i / d;
-    of_token[i] = merged(kSingleWarps / 2, i - h * d,
-                         [&](uint32_t w, uint32_t e) { return shares[(w * kHeadGroup + h) * stride + e]; });
+    of_token[i] = merged_value(kShares, h, i - h * d, share, weights) / merged_total(kShares, h, weights);
   }
 }
 
@@ -73,11 +82,15 @@ __global__ void __launch_bounds__(kSingleThreads)
   const uint32_t first_head = unit / shape.chunks * group + unit % shape.chunks * kHeadGroup;
   const uint32_t heads = min(kHeadGroup, group - unit % shape.chunks * kHeadGroup);
   const float* all = partial + (static_cast<uint64_t>(token) * gridDim.x + unit) * shape.splits * kHeadGroup * stride;
+  const auto part = [&](uint32_t k, uint32_t h, uint32_t e) {
+    return all[(static_cast<uint64_t>(k) * kHeadGroup + h) * stride + e];
+  };
+  __shared__ float weights[weights_floats(kMostSplits)];
+  weigh_shares(shape.splits, heads, part, weights);
   for (uint32_t i = threadIdx.x; i < heads * d; i += kSingleThreads) {
     const uint32_t h = i / d;
-    x[(static_cast<uint64_t>(token) * s.heads + first_head) * d + i] = merged(
-        shape.splits, i - h * d,
-        [&](uint32_t part, uint32_t e) { return all[(static_cast<uint64_t>(part) * kHeadGroup + h) * stride + e]; });
+    x[(static_cast<uint64_t>(token) * s.heads + first_head) * d + i] =
+        merged_value(shape.splits, h, i - h * d, part, weights) / merged_total(shape.splits, h, weights);
   }
 }
 

@@ -1,9 +1,8 @@
 // What the two products of many tokens share.
 #pragma once
 
-#include <cuda_fp16.h>
-
 #include "cuda/batch.h"
+#include "cuda/halves.cuh"
 #include "cuda/product.cuh"
 
 namespace upg::cuda {
@@ -22,13 +21,10 @@ FewParts multiply_few_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, c
 
 // Four levels + 128 to halves: two registers of two.
 __device__ __forceinline__ void to_halves(uint32_t biased, __half2 step, uint32_t* out) {
-  const uint32_t magic = 0x64646464u;  // in front of a byte: 1024 + byte
-  const uint32_t low = lookup(biased, magic, 0x4140u), high = lookup(biased, magic, 0x4342u);
-  const __half2 bias = __floats2half2_rn(1152.0f, 1152.0f);
-  const __half2 a = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&low), bias), step);
-  const __half2 b = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&high), bias), step);
-  out[0] = *reinterpret_cast<const uint32_t*>(&a);
-  out[1] = *reinterpret_cast<const uint32_t*>(&b);
+  __half2 low, high;
+  biased_to_halves(biased, low, high);
+  out[0] = bits_of(__hmul2(low, step));
+  out[1] = bits_of(__hmul2(high, step));
 }
 
 /// One row's block as halves, in the order of place_of_column(), two to a register, by a decoder of levels + 128.

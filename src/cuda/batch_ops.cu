@@ -1,6 +1,7 @@
 // What stands between the products of many tokens.
 #include <cuda_fp16.h>
 
+#include "cuda/attend.cuh"
 #include "cuda/batch.h"
 #include "cuda/embed.cuh"
 #include "cuda/launch.cuh"

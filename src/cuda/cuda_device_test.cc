@@ -229,6 +229,31 @@ TEST_F(CudaDevice, EveryFusionAndCacheAgrees) {
     for (const char* kv : {"f16", "int8"}) expect_same(file, fusion, kv, fmt::format("{} {}", fusion, kv));
 }
 
+// Blocks share the positions of a group of heads from some hundreds of them on.
+TEST_F(CudaDevice, LongContextsAgreeTokenByToken) {
+  constexpr uint64_t kTokens = 1300;
+  for (const Shape& shape : {kShapes[0], kShapes[1], kShapes[2]}) {
+    const std::string file = model(shape, "trellis3");
+    const auto cpu = Engine::open(file), gpu = Engine::open(file, {.device = "cuda"});
+    for (const char* kv : {"f16", "int8"}) {
+      Session a(cpu, {.context = kTokens, .kv = kv}), b(gpu, {.context = kTokens, .kv = kv});
+      std::mt19937 random(3);
+      std::vector<int32_t> tokens(kTokens);
+      for (int32_t& token : tokens) token = static_cast<int32_t>(random() % shape.vocab);
+      const std::vector<float> expected = all_logits(a, tokens);
+      double furthest = 0;
+      for (uint64_t i = 0; i < kTokens; ++i) {
+        const std::span<const float> row = b.feed(std::span(tokens).subspan(i, 1));
+        if (i % 16 == 0 || i + 1 == kTokens)
+          furthest = std::max(furthest, difference(row, std::span(expected).subspan(i * shape.vocab, shape.vocab)));
+      }
+      EXPECT_LE(furthest, 0.04) << shape.name << ", " << kv;
+      std::printf("%s, %s: relative difference at most %.1e of %d tokens\n", shape.name, kv, furthest,
+                  static_cast<int>(kTokens));
+    }
+  }
+}
+
 TEST_F(CudaDevice, FirstLayersOnTheCpuChangeNothing) {
   for (const Shape& shape : kShapes)
     for (uint64_t n = 1; n < shape.layers; ++n)

@@ -1,7 +1,7 @@
 // Looking up rows of a trellis matrix.
 #pragma once
 
-#include "cuda/attend.cuh"
+#include "cuda/trellis.cuh"
 
 namespace upg::cuda {
 

@@ -14,11 +14,14 @@ constexpr unsigned kStepBlocks = 8;  // of 32 columns: what a warp multiplies at
 constexpr unsigned kUnitSteps = 2;   // neighbours of a panel that are copied together
 constexpr unsigned kHeadGroup = 4;   // query heads that share one pass over keys and values
 constexpr unsigned kMaxHeadDim = 128;
-constexpr unsigned kMergeWarps = kWarps / 2;  // whose shares of an attention lie in shared memory together
-/// Floats of shared memory for attention: queries, the new key and value, before and after the rotation, shares, and
-/// the rotation's angles.
-constexpr unsigned kAttendFloats =
-    2 * (kHeadGroup + 2) * kMaxHeadDim + kMergeWarps * kHeadGroup * (kMaxHeadDim + 2) + kMaxHeadDim;
+constexpr unsigned kMostAttendSplits = 160;         // blocks that share a group's attention
+constexpr unsigned kAttendShares = kWarps / 2 + 1;  // in shared memory together, of warps and of the new position
+/// Floats of shared memory for attention: queries, the new key and value, before and after the rotation; the queries as
+/// the tensor cores take them, high and low halves of each and twice over; shares; the rotation's angles.
+constexpr unsigned kAttendFloats = 2 * (kHeadGroup + 2) * kMaxHeadDim + 2 * kHeadGroup * kMaxHeadDim +
+                                   kAttendShares * kHeadGroup * (kMaxHeadDim + 2) + kMaxHeadDim;
+static_assert((kMostAttendSplits + 2) * kHeadGroup <= (kHeadGroup + 2) * kMaxHeadDim,
+              "what they count lies there, too");
 
 /// Trellis weights on the device. The file's tiles are put in the order in which a warp reads them, so that a step is
 /// one copy and its loads from shared memory meet no bank twice.

@@ -231,7 +231,7 @@ StageRange Program::range(uint32_t begin, uint32_t end) const {
 AttendShape attend_shape(const AttentionShape& attention, uint64_t position, uint32_t blocks) {
   // Up to so many positions each query head has a block to itself. With more, heads share passes, and if need be
   // several blocks share the positions, each with so many at least: fewer are done before blocks have told each other.
-  constexpr uint32_t kFewPositions = 512, kFewestPositions = 256;
+  constexpr uint32_t kFewPositions = 256, kFewestPositions = 128;
   const auto end = static_cast<uint32_t>(position + 1);
   AttendShape a{};
   if (attention.window != 0 && end > attention.window) a.first = end - static_cast<uint32_t>(attention.window);
@@ -240,7 +240,7 @@ AttendShape attend_shape(const AttentionShape& attention, uint64_t position, uin
   a.group = static_cast<uint32_t>(attention.heads / attention.kv_heads);
   a.chunks = a.few ? a.group : up(a.group, kHeadGroup);
   a.units = static_cast<uint32_t>(attention.kv_heads) * a.chunks;
-  a.each = a.few ? n : std::max(up(n, std::max(blocks / a.units, 1u)), kFewestPositions);
+  a.each = a.few ? n : std::max(up(n, std::clamp(blocks / a.units, 1u, kMostAttendSplits)), kFewestPositions);
   a.splits = up(n, a.each);
   return a;
 }
