@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   at += 4 * m.sum_floats;
   scratch.spans = reinterpret_cast<Span*>(at);
   at += m.span_bytes;
-  scratch.scale = reinterpret_cast<float*>(at);
+  scratch.zero = reinterpret_cast<uint32_t*>(at);
   at += 4 * m.input_blocks;
   scratch.x = reinterpret_cast<float*>(at);
   at += 4 * m.residual_columns;
@@ -77,8 +77,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   at += 4 * m.hidden;
   scratch.reduce = reinterpret_cast<float*>(at);
   at += 4 * kWarps;
-  scratch.steps = reinterpret_cast<float*>(at);
-  at += 64;
+  scratch.steps = reinterpret_cast<float2*>(at);
+  at += kStepPairBytes;
   auto* readings = reinterpret_cast<Reading*>(at);
 
   // The description of a stage, of the one before, which some threads may be at, and of the two after.
@@ -175,7 +175,7 @@ bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
   constexpr uint32_t kDeclared = 2048;  // room for what is declared in kernels
   m->span_bytes = (m->most_panels * static_cast<uint32_t>(sizeof(Span)) + 15) / 16 * 16;
   const uint32_t fixed = 36 * m->input_blocks + m->span_bytes + 4 * m->sum_floats +
-                         4 * (m->residual_columns + m->hidden + kWarps) + 64 +
+                         4 * (m->residual_columns + m->hidden + kWarps) + kStepPairBytes +
                          m->readings_count * static_cast<uint32_t>(sizeof(Reading));
   if (fixed + kDeclared >= limit) return false;
   m->slots = (limit - kDeclared - fixed) / (kWarps * (m->slot_bytes + 8));

@@ -17,17 +17,19 @@ struct Span {
   uint32_t slot, second, last;
 };
 
+constexpr uint32_t kStepPairBytes = 256 * sizeof(float2);
+
 /// Shared memory of a block besides the rings.
 struct Scratch {
-  int8_t* q;      // [8 steps of the widest slice][32], in the order of place_of_column()
-  float* scale;   // [the same blocks]
-  float* x;       // [columns], only where some matrix has a residual
-  float* stream;  // [hidden] the residual stream, once this launch has had it: each block adds up all of it
-  float* sums;    // [kWarps][slots][16], or what attention needs
-  Span* spans;    // [most panels of a block]
+  int8_t* q;       // [8 steps of the widest slice][32], in the order of place_of_column()
+  uint32_t* zero;  // [the same blocks]: zero_of() their scales
+  float* x;        // [columns], only where some matrix has a residual
+  float* stream;   // [hidden] the residual stream, once this launch has had it: each block adds up all of it
+  float* sums;     // [kWarps][slots][16], or what attention needs
+  Span* spans;     // [most panels of a block]
   uint32_t sum_slots;
   float* reduce;  // [kWarps]
-  float* steps;   // [16] of the matrix at hand
+  float2* steps;  // [256] of the matrix at hand: for a byte of two places, both steps
   uint32_t one;   // 1, for decoders
 };
 
@@ -95,6 +97,13 @@ __device__ inline float block_sum(float x, float* reduce) {
 // Bits of the float 1.5 * 2^23: an integer added to them adds to the float, so sums that start here are floats already.
 constexpr int kFloatZero = 0x4b400000;
 constexpr float kFloatZeroValue = 12582912.0f;
+// Where the sums of a block of activations start: as above times its scale, a power of two, so that they come out
+// scaled. All of them are smaller by this factor, or a float could not hold the largest.
+constexpr int kSumShift = 20;
+constexpr float kSumFactor = 0x1p-20f;
+__device__ inline uint32_t zero_of(float scale) {
+  return __float_as_uint(scale) + static_cast<uint32_t>(kFloatZero) - ((127u + kSumShift) << 23);
+}
 
 // The step of a block of 32 activations, as in kernels::QuantizeArgs, and its inverse; both 0 for zeros.
 struct Step32 {
@@ -127,7 +136,7 @@ __device__ inline void quantize_columns(const Scratch& scratch, uint32_t plain_c
   if (block < first_block || block >= end_block) return;
   const uint32_t at = 32 * (block - first_block);
   *reinterpret_cast<uint32_t*>(scratch.q + at + c % 32) = word;
-  if (c % 32 == 0) scratch.scale[at / 32] = scale;
+  if (c % 32 == 0) scratch.zero[at / 32] = zero_of(scale);
   if (c < plain_columns) *reinterpret_cast<float4*>(scratch.x + c) = x;
 }
 
@@ -215,16 +224,17 @@ __device__ inline void prepare_others(const Stage& s, uint32_t first_block, uint
   }
 }
 
-// One step: acc[i] += row i of this lane's four times its block of activations q [32].
+// One step: acc[i] += row i of this lane's four times its block of activations q [32], times kSumFactor.
 template <typename Decoder>
 __device__ __forceinline__ void multiply_step(const Decoder& decoder, const uint8_t* step, const uint4* q,
-                                              float activation_scale, const float* steps, float (&acc)[4]) {
+                                              uint32_t zero, const float2* steps, float (&acc)[4]) {
   constexpr unsigned kBits = Decoder::kBits;
   const uint32_t lane = threadIdx.x % 32;
   uint4 words[kBits];
 #pragma unroll
   for (unsigned k = 0; k < kBits; ++k) words[k] = reinterpret_cast<const uint4*>(step + 512 * k)[lane];
-  const uint32_t scales = reinterpret_cast<const uint16_t*>(step + 512 * kBits)[lane];
+  const uint8_t* places = step + 512 * kBits + 2 * lane;
+  const float2 of_rows[2] = {steps[places[0]], steps[places[1]]};
   const uint4 q0 = q[0], q1 = q[1];
   const uint32_t b[8] = {q0.x, q0.y, q0.z, q0.w, q1.x, q1.y, q1.z, q1.w};
 #pragma unroll
@@ -233,7 +243,7 @@ __device__ __forceinline__ void multiply_step(const Decoder& decoder, const uint
 #pragma unroll
     for (unsigned k = 0; k < kBits; ++k)
       of_row[k] = row == 0 ? words[k].x : row == 1 ? words[k].y : row == 2 ? words[k].z : words[k].w;
-    int sum = kFloatZero;
+    int sum = static_cast<int>(zero);
     if constexpr (Decoder::kSums) {
       uint32_t more[8];
       decoder.row(of_row, levels, more);
@@ -249,11 +259,8 @@ __device__ __forceinline__ void multiply_step(const Decoder& decoder, const uint
 #pragma unroll
       for (unsigned i = 0; i < 8; ++i) sum = __dp4a(static_cast<int>(levels[i]), static_cast<int>(b[i]), sum);
     }
-    // The step's place, times four.
-    const uint32_t place = (row == 0 ? scales * 4 : scales >> (4 * row - 2)) & 60;
-    const float scale =
-        *reinterpret_cast<const float*>(reinterpret_cast<const uint8_t*>(steps) + place) * activation_scale;
-    acc[row] = fmaf(__int_as_float(sum) - kFloatZeroValue, scale, acc[row]);
+    const float scale = row % 2 == 0 ? of_rows[row / 2].x : of_rows[row / 2].y;
+    acc[row] = fmaf(__int_as_float(sum) - __uint_as_float(zero), scale, acc[row]);
   }
 }
 
@@ -271,7 +278,7 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
     // The rest of a panel, or of the share.
     const uint32_t now = min(left, n - in_slice);
     const int8_t* q = scratch.q + 32 * (kStepBlocks * in_slice + block);
-    const float* scale = scratch.scale + kStepBlocks * in_slice + block;
+    const uint32_t* zero = scratch.zero + kStepBlocks * in_slice + block;
     float acc[4] = {0, 0, 0, 0};
     stream.more();
     for (uint32_t of_panel = now; of_panel > 0;) {
@@ -279,10 +286,10 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
       const uint8_t* step = stream.front();
 #pragma unroll 2
       for (uint32_t i = 0; i < of_unit; ++i) {
-        multiply_step(decoder, step, reinterpret_cast<const uint4*>(q), *scale, scratch.steps, acc);
+        multiply_step(decoder, step, reinterpret_cast<const uint4*>(q), *zero, scratch.steps, acc);
         step += step_bytes(Decoder::kBits);
         q += 32 * kStepBlocks;
-        scale += kStepBlocks;
+        zero += kStepBlocks;
       }
       stream.pop();
       of_panel -= of_unit;
@@ -355,7 +362,8 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
   const TrellisMatrix& w = s.w;
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const Share share = share_of(s.deal, blockIdx.x, warp);
-  if (threadIdx.x < 16) scratch.steps[threadIdx.x] = w.block_steps[threadIdx.x];
+  if (threadIdx.x < 256)
+    scratch.steps[threadIdx.x] = make_float2(w.block_steps[threadIdx.x % 16], w.block_steps[threadIdx.x / 16]);
   // Of this thread's first row, asked for long before it is needed.
   const uint32_t rows_of_block = 16 * (share.panel_end - share.panel_begin);
   const float first_row_scale =
@@ -394,7 +402,7 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
 #pragma unroll 1
     for (uint32_t v = span.second; v <= span.last; ++v) sum += scratch.sums[16 * v * scratch.sum_slots + i % 16];
     const uint32_t row = 16 * share.panel_begin + i;
-    const float y = sum * (i == threadIdx.x ? first_row_scale : __ldg(w.row_scales + row));
+    const float y = sum * (1 / kSumFactor) * (i == threadIdx.x ? first_row_scale : __ldg(w.row_scales + row));
     put(row, y, first_tag);
     if (s.best != nullptr && row < w.rows && likelier({y, static_cast<int32_t>(row)}, best))
       best = {y, static_cast<int32_t>(row)};
