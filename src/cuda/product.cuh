@@ -247,13 +247,11 @@ __device__ __forceinline__ void multiply_step(const Decoder& decoder, const uint
     if constexpr (Decoder::kSums) {
       uint32_t more[8];
       decoder.row(of_row, levels, more);
-      int second = 0;  // two chains
 #pragma unroll
       for (unsigned i = 0; i < 8; ++i) {
         sum = __dp4a(static_cast<int>(levels[i]), static_cast<int>(b[i]), sum);
-        second = __dp4a(static_cast<int>(more[i]), static_cast<int>(b[i]), second);
+        sum = __dp4a(static_cast<int>(more[i]), static_cast<int>(b[i]), sum);
       }
-      sum += second;
     } else {
       decoder.row(of_row, levels);
 #pragma unroll
