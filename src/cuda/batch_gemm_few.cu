@@ -93,9 +93,9 @@ __global__ void __launch_bounds__(kFewThreads, 1)
     const uint64_t second = kPanels * coming_group + 1 < w.panels ? panel_bytes : 0;
 #if __CUDA_ARCH__ >= 900
     if (lane == 0) {
-      expect_bytes(full + slot, kPanels * kStep);
-      copy_bulk(to, from, kStep, full + slot);
-      if (kPanels > 1) copy_bulk(to + kStep, from + second, kStep, full + slot);
+      expect_bytes(shared_address(full + slot), kPanels * kStep);
+      copy_bulk(shared_address(to), from, kStep, shared_address(full + slot));
+      if (kPanels > 1) copy_bulk(shared_address(to + kStep), from + second, kStep, shared_address(full + slot));
     }
 #else
     for (unsigned i = 16 * lane; i < kStep; i += 512) {
@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(kFewThreads, 1)
   for (uint32_t at = begin; at < end; ++at) {
     const uint32_t slot = (at - begin) % kSlots;
 #if __CUDA_ARCH__ >= 900
-    barrier_wait(full + slot, (at - begin) / kSlots % 2);
+    barrier_wait(shared_address(full + slot), (at - begin) / kSlots % 2);
 #else
     copies_wait<static_cast<int>(kSlots) - 1>();
     __syncwarp();

@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     run(Machine m, uint32_t begin, uint32_t end, uint32_t first_reading, uint32_t end_reading) {
   extern __shared__ __align__(128) uint8_t shared[];
   // Rings, then their barriers, then scratch.
-  const uint32_t warp = threadIdx.x / 32;
+  const uint32_t warp = uniform(threadIdx.x / 32);
   uint8_t* at = shared;
   uint8_t* ring = at + static_cast<uint64_t>(warp) * m.slots * m.slot_bytes;
   at += kWarps * m.slots * m.slot_bytes;
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     reinterpret_cast<uint32_t*>(readings)[i] = reinterpret_cast<const uint32_t*>(m.readings + first_reading)[i];
   __syncthreads();
   // What is above, and the first weights, depends on no kernel before.
-  WeightStream stream(readings, readings + (end_reading - first_reading), ring, barriers, m.slots, m.slot_bytes);
+  WeightStream stream(readings, end_reading - first_reading, warp, ring, barriers, m.slots, m.slot_bytes);
   wait_for_kernel_before();
   let_next_kernel_start();
   __shared__ AttendShape attend;
@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const Stage& s = stages[i % 4];
     const uint32_t coming = load_word(i + 3);
     if (i + 1 < end) fetch_ahead(stages[(i + 1) % 4], attend, position);
-    switch (s.op) {
+    switch (static_cast<Op>(uniform(static_cast<uint32_t>(s.op)))) {
       case Op::kEmbed:
         embed_row(s.w, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads,
                   s.next_stream);

@@ -262,10 +262,12 @@ __device__ __forceinline__ void multiply_step(const Decoder& decoder, const uint
   }
 }
 
+// All in `share` is uniform().
 template <typename Decoder>
-__device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Share& share, WeightStream& stream,
-                                               const Scratch& scratch) {
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+__device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Share& share, uint32_t warp,
+                                               WeightStream& stream, const Scratch& scratch) {
+  constexpr uint32_t kStep = step_bytes(Decoder::kBits);
+  const uint32_t lane = threadIdx.x % 32;
   const uint32_t g = lane / 4, t = lane % 4;
   const Decoder decoder(w, scratch.one, 0);
   const uint32_t n = share.slice_steps();
@@ -278,20 +280,21 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
     const int8_t* q = scratch.q + 32 * (kStepBlocks * in_slice + block);
     const uint32_t* zero = scratch.zero + kStepBlocks * in_slice + block;
     float acc[4] = {0, 0, 0, 0};
-    stream.more();
-    for (uint32_t of_panel = now; of_panel > 0;) {
-      const uint32_t of_unit = min(of_panel, kUnitSteps);
+    const auto multiply = [&](uint32_t steps) {
       const uint8_t* step = stream.front();
-#pragma unroll 2
-      for (uint32_t i = 0; i < of_unit; ++i) {
-        multiply_step(decoder, step, reinterpret_cast<const uint4*>(q), *zero, scratch.steps, acc);
-        step += step_bytes(Decoder::kBits);
-        q += 32 * kStepBlocks;
-        zero += kStepBlocks;
-      }
+#pragma unroll
+      for (uint32_t i = 0; i < steps; ++i)
+        multiply_step(decoder, step + kStep * i, reinterpret_cast<const uint4*>(q + 32 * kStepBlocks * i),
+                      zero[kStepBlocks * i], scratch.steps, acc);
       stream.pop();
-      of_panel -= of_unit;
-    }
+      q += 32 * kStepBlocks * steps;
+      zero += kStepBlocks * steps;
+    };
+    uint32_t of_panel = now;
+#pragma unroll 1
+    for (; of_panel >= kUnitSteps; of_panel -= kUnitSteps) multiply(kUnitSteps);
+    static_assert(kUnitSteps == 2, "one may be left over");
+    if (of_panel > 0) multiply(1);
 #pragma unroll
     for (unsigned r = 0; r < 4; ++r) {
       acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 1);
@@ -358,8 +361,12 @@ __device__ inline Best block_best(Best best, const Scratch& scratch) {
 __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const Scratch& scratch, Pass& pass,
                                      Patience& patience) {
   const TrellisMatrix& w = s.w;
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const Share share = share_of(s.deal, blockIdx.x, warp);
+  const uint32_t warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
+  Share share = share_of(s.deal, blockIdx.x, warp);
+  share.slice_begin = uniform(share.slice_begin);
+  share.slice_end = uniform(share.slice_end);
+  share.begin = uniform(share.begin);
+  share.end = uniform(share.end);
   if (threadIdx.x < 256)
     scratch.steps[threadIdx.x] = make_float2(w.block_steps[threadIdx.x % 16], w.block_steps[threadIdx.x / 16]);
   // Of this thread's first row, asked for long before it is needed.
@@ -373,9 +380,11 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
     prepare_normed(s, first_block, end_block, scratch, pass, patience);
     pass.has_stream = true;
   }
-  if (__syncthreads_or(patience.exhausted())) return true;
+  if (uniform(__syncthreads_or(patience.exhausted()))) return true;
   if (share.end > share.begin) {
-    with_decoder(w, [&](auto decoder) { multiply_share<typename decltype(decoder)::type>(w, share, stream, scratch); });
+    with_decoder(uniform(w.bits), uniform(w.differences), [&](auto decoder) {
+      multiply_share<typename decltype(decoder)::type>(w, share, warp, stream, scratch);
+    });
   } else if (lane < 16) {
     scratch.sums[16 * warp * scratch.sum_slots + lane] = 0;  // it may be between two that have steps of a panel
   }

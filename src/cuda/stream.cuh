@@ -34,6 +34,10 @@ __device__ inline Share share_of(const Deal& deal, uint32_t block, uint32_t warp
   return s;
 }
 
+// What is the same in all lanes of a warp, all of which come here, in a way that the compiler sees it: such numbers
+// have registers and instructions of their own.
+__device__ inline uint32_t uniform(uint32_t x) { return __shfl_sync(0xffffffffu, x, 0); }
+
 __device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
 #if __CUDA_ARCH__ >= 900
@@ -52,154 +56,159 @@ __device__ inline uint64_t read_once() {
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
-__device__ inline void expect_bytes(uint64_t* barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
-               : "memory");
+// Barriers and where copies go are shared_address()es.
+__device__ inline void expect_bytes(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-__device__ inline void copy_bulk(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+__device__ inline void copy_bulk(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
-          "r"(shared_address(to)),
-      "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"(read_once())
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(read_once())
       : "memory");
 }
-__device__ inline void barrier_wait(uint64_t* barrier, uint32_t phase) {
+// True in one lane of a warp.
+__device__ inline bool elected() {
+  uint32_t is;
+  asm volatile(
+      "{\n"
+      ".reg .pred chosen;\n"
+      "elect.sync _|chosen, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, chosen;\n"
+      "}\n"
+      : "=r"(is));
+  return is != 0;
+}
+__device__ inline void barrier_wait(uint32_t barrier, uint32_t phase) {
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
       "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       "@!done bra again;\n"
-      "}\n" ::"r"(shared_address(barrier)),
+      "}\n" ::"r"(barrier),
       "r"(phase)
       : "memory");
 }
 #endif
 
+// All lanes of a warp do the same with it, and together.
 class WeightStream {
  public:
-  /// `ring` [slots][slot_bytes] and `barriers` [slots] belong to this warp alone; `readings` up to `end` are in shared
-  /// memory.
-  __device__ WeightStream(const Reading* readings, const Reading* end, uint8_t* ring, uint64_t* barriers,
+  /// `ring` [slots][slot_bytes] and `barriers` [slots] belong to this warp alone; `readings` [count] are in shared
+  /// memory. `warp` and all the others are uniform().
+  __device__ WeightStream(const Reading* readings, uint32_t count, uint32_t warp, uint8_t* ring, uint64_t* barriers,
                           uint32_t slots, uint32_t slot_bytes)
-      : next_(readings), end_(end), ring_(ring), barriers_(barriers), slots_(slots), slot_bytes_(slot_bytes) {
-    lane_ = threadIdx.x % 32;
-    free_ = slots;
+      : readings_(readings),
+        count_(count),
+        warp_(warp),
+        ring_(shared_address(ring)),
+        place_(ring_),
+        barriers_(shared_address(barriers)),
+        full_(barriers_),
+        last_(barriers_ + 8 * (slots - 1)),
+        slot_bytes_(slot_bytes) {
 #if __CUDA_ARCH__ >= 900
-    if (lane_ == 0) {
+    if (threadIdx.x % 32 == 0) {
       for (uint32_t i = 0; i < slots; ++i) barrier_init(barriers + i);
       publish_barriers();
     }
     __syncwarp();
 #endif
-    more();
-#if __CUDA_ARCH__ < 900
-    for (; free_ > 0; --free_) advance();  // groups of copies are counted
-#endif
-  }
-
-  /// Asks for weights, of products to come too, as long as there is room.
-  __device__ void more() {
-    while (free_ > 0) {
-      if (left_ != 0) {
-        put();
-      } else {
-        if (next_ == end_) return;
-        open(*next_++);
-      }
-    }
+    for (uint32_t i = 0; i < slots; ++i) fill(ring_ + i * slot_bytes, barriers_ + 8 * i);
   }
 
   /// The next unit of this warp, in order: kUnitSteps steps, or what the panel or the share has left.
   __device__ const uint8_t* front() {
 #if __CUDA_ARCH__ >= 900
-    barrier_wait(barriers_ + read_slot_, read_phase_);
+    barrier_wait(full_, phase_);
 #elif __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group %0;" ::"n"(kFallbackSlots - 1) : "memory");
     __syncwarp();
 #endif
-    return ring_ + read_slot_ * slot_bytes_;
+    return static_cast<const uint8_t*>(__cvta_shared_to_generic(place_));
   }
   /// Done with it: its place is filled again, where there is something to fill it with.
   __device__ void pop() {
     __syncwarp();
-    if (++read_slot_ == slots_) {
-      read_slot_ = 0;
-      read_phase_ ^= 1;
-    }
-    ++free_;
-    if (left_ != 0) {
-      put();
-    } else {
-      more();
-#if __CUDA_ARCH__ < 900
-      if (free_ > 0) {
-        advance();
-        --free_;
-      }
-#endif
-    }
+    fill(place_, full_);
+    const bool last = full_ == last_;
+    place_ = last ? ring_ : place_ + slot_bytes_;
+    full_ = last ? barriers_ : full_ + 8;
+    phase_ ^= last ? 1 : 0;
   }
 
   static constexpr uint32_t kFallbackSlots = 2;
 
  private:
-  __device__ void open(const Reading& r) {
-    const Share share = share_of(r.deal, blockIdx.x, threadIdx.x / 32);
-    left_ = share.end - share.begin;
-    if (left_ == 0) return;
-    const uint32_t n = share.slice_steps(), panel = share.begin / n, in_panel = share.begin - panel * n;
-    bytes_ = step_bytes(r.bits);
-    in_panel_ = n - in_panel;
-    panel_gap_ = (r.steps - n) * bytes_;
-    slice_steps_ = n;
-    at_ = r.data + (static_cast<uint64_t>(share.panel_begin + panel) * r.steps + share.slice_begin + in_panel) * bytes_;
+  // Asks for the next unit, of products to come too. Once there is none, there will be none.
+  __device__ void fill(uint32_t place, uint32_t full) {
+    if (run_ != 0 || next_run()) put(place, full);
+#if __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ < 900
+    asm volatile("cp.async.commit_group;" ::: "memory");  // groups are counted
+#elif __CUDA_ARCH__ < 800
+    __syncwarp();
+#endif
   }
-  // Asks for one unit; neither left_ nor free_ is 0.
-  __device__ void put() {
-    const uint32_t steps = min(min(in_panel_, left_), kUnitSteps), bytes = steps * bytes_;
-    uint8_t* to = ring_ + write_slot_ * slot_bytes_;
+  __device__ bool next_run() {
+    if (left_ != 0) {
+      at_ += panel_gap_;
+      run_ = min(slice_bytes_, left_);
+      left_ -= run_;
+      return true;
+    }
+    while (next_ != count_) {
+      open(readings_[next_++]);
+      if (run_ != 0) return true;
+    }
+    return false;
+  }
+  __device__ void open(const Reading& r) {
+    const Share share = share_of(r.deal, blockIdx.x, warp_);
+    const uint32_t all = uniform(share.end - share.begin);
+    if (all == 0) return;
+    const uint32_t n = share.slice_steps(), panel = share.begin / n, in_panel = share.begin - panel * n;
+    const uint32_t bytes = uniform(step_bytes(r.bits)), steps = uniform(min(n - in_panel, all));
+    const auto at = reinterpret_cast<uint64_t>(
+        r.data + (static_cast<uint64_t>(share.panel_begin + panel) * r.steps + share.slice_begin + in_panel) * bytes);
+    at_ = static_cast<uint64_t>(uniform(static_cast<uint32_t>(at >> 32))) << 32 | uniform(static_cast<uint32_t>(at));
+    run_ = steps * bytes;
+    left_ = (all - steps) * bytes;
+    unit_bytes_ = kUnitSteps * bytes;
+    slice_bytes_ = uniform(n) * bytes;
+    panel_gap_ = uniform(r.steps - n) * bytes;
+  }
+  // Asks for one unit, of which there is one.
+  __device__ void put(uint32_t to, [[maybe_unused]] uint32_t full) {
+    const uint32_t bytes = min(run_, unit_bytes_);
+    const auto* from = reinterpret_cast<const uint8_t*>(at_);
 #if __CUDA_ARCH__ >= 900
-    if (lane_ == 0) {
-      expect_bytes(barriers_ + write_slot_, bytes);
-      copy_bulk(to, at_, bytes, barriers_ + write_slot_);
+    if (elected()) {
+      expect_bytes(full, bytes);
+      copy_bulk(to, from, bytes, full);
     }
 #else
-    for (uint32_t i = 16 * lane_; i < bytes; i += 512) {
+    for (uint32_t i = threadIdx.x % 32 * 16; i < bytes; i += 512) {
 #if __CUDA_ARCH__ >= 800
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + i)), "l"(at_ + i) : "memory");
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + i), "l"(from + i) : "memory");
 #else
-      *reinterpret_cast<uint4*>(to + i) = *reinterpret_cast<const uint4*>(at_ + i);
+      *static_cast<uint4*>(__cvta_shared_to_generic(to + i)) = *reinterpret_cast<const uint4*>(from + i);
 #endif
     }
 #endif
     at_ += bytes;
-    in_panel_ -= steps;
-    if (in_panel_ == 0) {
-      in_panel_ = slice_steps_;
-      at_ += panel_gap_;
-    }
-    left_ -= steps;
-    --free_;
-    advance();
-  }
-  __device__ void advance() {
-#if __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ < 900
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#elif __CUDA_ARCH__ < 800
-    __syncwarp();
-#endif
-    if (++write_slot_ == slots_) write_slot_ = 0;
+    run_ -= bytes;
   }
 
-  const Reading *next_, *end_;
-  uint8_t* ring_;
-  uint64_t* barriers_;
-  uint32_t slots_, slot_bytes_;
-  uint32_t lane_;
-  uint32_t free_;  // slots that are to be filled
-  uint32_t write_slot_ = 0, read_slot_ = 0, read_phase_ = 0;
-  const uint8_t* at_ = nullptr;
-  uint32_t panel_gap_ = 0, bytes_ = 0, left_ = 0, in_panel_ = 0, slice_steps_ = 1;
+  const Reading* readings_;
+  uint32_t next_ = 0, count_;
+  uint32_t warp_;
+  uint32_t ring_, place_;            // shared_address()es: the slot that is read next
+  uint32_t barriers_, full_, last_;  // and its barrier, which says that it is full
+  uint32_t slot_bytes_;
+  uint32_t phase_ = 0;
+  uint64_t at_ = 0;
+  uint32_t run_ = 0, left_ = 0;  // bytes of the share from there to the panel's end; after that
+  uint32_t unit_bytes_ = 0, slice_bytes_ = 0, panel_gap_ = 0;
 };
 
 }  // namespace upg::cuda

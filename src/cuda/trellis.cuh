@@ -175,11 +175,16 @@ struct DecoderType {
 /// Calls f with the DecoderType that a matrix needs.
 #pragma nv_exec_check_disable  // f is of the side that calls
 template <typename F>
-UPG_HOST_DEVICE auto with_decoder(const TrellisMatrix& w, F f) {
-  if (w.bits == 3 && w.differences) return f(DecoderType<Sums3>());
-  if (w.bits == 3) return f(DecoderType<Lookups<3>>());
-  if (w.bits == 2) return f(DecoderType<Lookups<2>>());
+UPG_HOST_DEVICE auto with_decoder(uint32_t bits, uint32_t differences, F f) {
+  if (bits == 3 && differences) return f(DecoderType<Sums3>());
+  if (bits == 3) return f(DecoderType<Lookups<3>>());
+  if (bits == 2) return f(DecoderType<Lookups<2>>());
   return f(DecoderType<Lookups<4>>());
+}
+#pragma nv_exec_check_disable
+template <typename F>
+UPG_HOST_DEVICE auto with_decoder(const TrellisMatrix& w, F f) {
+  return with_decoder(w.bits, w.differences, f);
 }
 
 // Where the activation of column c of a block lies among its 32 bytes, so that a word holds what a word of levels
