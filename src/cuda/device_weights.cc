@@ -108,14 +108,7 @@ class DeviceWeights::Uploader {
     m.steps = (m.blocks + kStepBlocks - 1) / kStepBlocks;
     m.bits = v.bits;
     std::memcpy(m.table, v.table, sizeof m.table);
-    m.differences = v.bits == 3;
-    uint8_t extra[8];
-    for (unsigned h = 0; h < 8; ++h) {
-      const int difference = v.table[0][h] - v.table[1][h];
-      extra[h] = static_cast<uint8_t>(difference);
-      if (difference < 0 || difference > 127) m.differences = 0;
-    }
-    std::memcpy(m.extra, extra, sizeof extra);
+    set_sums(&m);
     for (unsigned i = 0; i < kTrellisSteps; ++i) m.block_steps[i] = v.steps[i];
     auto* data = keep<uint8_t>(data_bytes(v));
     auto* scales = keep<float>(uint64_t{16} * m.panels);

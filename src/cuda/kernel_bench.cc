@@ -77,8 +77,7 @@ struct TrellisCopies {
       table[1][h] = static_cast<int8_t>(table[0][h] - 10);
     }
     std::memcpy(w.table, table, sizeof w.table);
-    w.differences = bits == 3;
-    std::memset(w.extra, 10, sizeof w.extra);
+    set_sums(&w);
     std::fill_n(w.block_steps, 16, 0.01f);
     const std::vector<float> ones(kRows, 1.0f);
     scales = upload(ones.data(), ones.size(), "weights");

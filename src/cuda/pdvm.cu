@@ -155,9 +155,12 @@ __global__ void repack_kernel(const uint32_t* codes, const uint8_t* block_scales
   uint8_t* to = data + (panel * steps + step) * step_bytes(bits);
   const bool inside = block < blocks;
   const uint64_t tile = panel * blocks + block;
-  for (uint32_t k = 0; k < bits; ++k)
-    for (uint32_t i = 0; i < 4; ++i)
-      reinterpret_cast<uint32_t*>(to + 512 * k)[4 * lane + i] = inside ? codes[(tile * bits + k) * 16 + row + i] : 0;
+  for (uint32_t i = 0; i < 4; ++i) {
+    uint32_t words[4] = {0, 0, 0, 0};
+    for (uint32_t k = 0; k < bits && inside; ++k) words[k] = codes[(tile * bits + k) * 16 + row + i];
+    if (bits == 3) to_device_words3(words);
+    for (uint32_t k = 0; k < bits; ++k) reinterpret_cast<uint32_t*>(to + 512 * k)[4 * lane + i] = words[k];
+  }
   uint32_t scales = 0;
   for (uint32_t i = 0; i < 4 && inside; ++i)
     scales |= ((block_scales[8 * tile + ((row + i) & 7)] >> (4 * ((row + i) >> 3))) & 15u) << (4 * i);

@@ -26,7 +26,8 @@ static_assert((kMostAttendSplits + 2) * kHeadGroup <= (kHeadGroup + 2) * kMaxHea
 /// Trellis weights on the device. The file's tiles are put in the order in which a warp reads them, so that a step is
 /// one copy and its loads from shared memory meet no bank twice.
 ///   data [panels][steps][step_bytes], a step being 8 blocks of 32 columns for 16 rows:
-///     codes  U32 [bits][32 lanes][4]: lane 4 g + t has rows 4 (g & 3) to 4 (g & 3) + 3 of block 2 t + (g >> 2)
+///     codes  U32 [bits][32 lanes][4]: lane 4 g + t has rows 4 (g & 3) to 4 (g & 3) + 3 of block 2 t + (g >> 2);
+///            of 3 bits, in words of another order (trellis.cuh)
 ///     scales U16 [32 lanes]: the block scales of the same, a nibble a row
 /// Blocks past the last have codes and scales 0.
 struct TrellisMatrix {
@@ -36,6 +37,7 @@ struct TrellisMatrix {
   uint32_t table[2][4];  // T[s][h], a byte each
   uint32_t extra[2];     // of 3 bits: T[0] - T[1]
   uint32_t differences;  // whether all of them are 0 to 127
+  uint32_t sums[2][2];   // then, what Sums3 makes up T[0] and T[1] of
   float block_steps[16];
   // Sparse weights on top: MdCSR of the same shape, or values == nullptr.
   const int8_t* residual_values;
@@ -104,6 +106,24 @@ struct Stage {
   float* partial;     // [groups of heads][splits][kHeadGroup][head_dim + 2]
   uint32_t* tickets;  // [heads], 0 between launches
 };
+
+/// Sets what follows from `table`: extra, differences and sums.
+inline void set_sums(TrellisMatrix* w) {
+  const auto level = [&](unsigned s, unsigned h) { return static_cast<int8_t>(w->table[s][h / 4] >> (8 * (h % 4))); };
+  const auto put = [](uint32_t(&bytes)[2], unsigned h, int value) {
+    bytes[h / 4] |= static_cast<uint32_t>(static_cast<uint8_t>(value)) << (8 * (h % 4));
+  };
+  w->differences = w->bits == 3;
+  w->extra[0] = w->extra[1] = w->sums[0][0] = w->sums[0][1] = w->sums[1][0] = w->sums[1][1] = 0;
+  for (unsigned h = 0; h < 8 && w->bits == 3; ++h) {
+    const int even = level(0, h), odd = level(1, h);
+    if (even - odd < 0 || even - odd > 127) w->differences = 0;
+    put(w->extra, h, even - odd);
+    // Each is looked up with the other's sign added, -1 or 0.
+    put(w->sums[0], h, even + (odd < 0 ? 1 : 0));
+    put(w->sums[1], 7 - h, odd + (even < -1 ? 1 : 0));
+  }
+}
 
 /// What a warp must know of a product to read its weights ahead of the stage.
 struct Reading {

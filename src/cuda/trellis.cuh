@@ -26,6 +26,56 @@ __device__ __forceinline__ uint32_t select_rows(uint32_t u2) { return (u2 & kLow
 // kOffset for levels + 128: then bytes() gives them all in one register, whatever decoder it is.
 constexpr uint32_t kOffset = 0x80808080u;
 
+__device__ __forceinline__ uint32_t multiply_add(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t sum;
+  asm("mad.lo.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  return sum;
+}
+__device__ __forceinline__ uint32_t multiply_high(uint32_t a, uint32_t b) {
+  uint32_t high;
+  asm("mul.hi.u32 %0, %1, %2;" : "=r"(high) : "r"(a), "r"(b));
+  return high;
+}
+// Bits of a where the mask has them, else of b: one operation, where the compiler finds two for two in a row.
+__device__ __forceinline__ uint32_t choose(uint32_t mask, uint32_t a, uint32_t b) {
+  uint32_t both;
+  asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(both) : "r"(mask), "r"(a), "r"(b));
+  return both;
+}
+
+// With 3 bits the device's words are not the file's. As of each weight's code h only the lowest bit u matters to other
+// weights, and s is a u of the same or the nibble before, a word's nibbles are selectors as lookups want them, with s
+// on top of h ^ f, but for what plane 0 puts in the place of others' lowest bits. From the top, with v the lowest bit
+// of h ^ f, ' for the nibble before and `a1` for bit 1 of plane 0's code:
+//     word 0: u3' b2 b1 a1    word 1: u0 c2 c1 v2    word 2: u1 d2 d1 a2
+__device__ __forceinline__ void to_device_words3(uint32_t* w) {
+  const uint32_t a = w[0], b = w[1], c = w[2];
+  const uint32_t u3_before = turned((a >> 3) & kLowBits);
+  w[0] = (u3_before << 3) | (b & 0x66666666u) | ((a >> 1) & kLowBits);
+  w[1] = ((a & kLowBits) << 3) | (c & 0x66666666u) | ((c ^ b ^ u3_before) & kLowBits);
+  w[2] = ((b & kLowBits) << 3) | ((c >> 1) & 0x44444444u) | ((b >> 2) & 0x22222222u) | ((a >> 2) & kLowBits);
+}
+
+// The four planes' selectors: s, then h ^ f. `one` is 1.
+//
+// On Hopper a scheduler starts logic, shifts and lookups every other cycle and dot products and multiplications every
+// other cycle, on two different units. So the work is dealt out among them: what can be a multiplication is one, by
+// factors that the compiler must not know, or it would turn them into shifts.
+__device__ __forceinline__ void selectors3(const uint32_t (&w)[3], uint32_t one, uint32_t (&planes)[4]) {
+  // In the top bits of nibbles; the others mean nothing.
+  uint32_t u2 = w[0] ^ w[2] ^ multiply_add(w[1], 8 * one, 0);
+  asm("" : "+r"(u2));
+  const uint32_t u2_before = turned(u2), u1_before = turned(w[2]), u3 = __funnelshift_r(w[0], w[0], 4);
+  const uint32_t v0 = w[1] ^ w[0] ^ u1_before, v1 = w[2] ^ w[1] ^ u2_before, v3 = u3 ^ u2 ^ w[1];
+  const auto lowest = [&](uint32_t top) { return multiply_high(top, one << 29); };
+  const uint32_t ends = choose(kLowBits, v0 >> 3, u2_before);
+  const uint32_t middle = choose(0x22222222u, multiply_add(w[0], 2 * one, 0), multiply_add(w[2], 4 * one, 0));
+  planes[0] = choose(0x66666666u, middle, ends);
+  planes[1] = choose(kLowBits, lowest(v1), w[0]);
+  planes[2] = w[1];
+  planes[3] = choose(kLowBits, lowest(v3), w[2]);
+}
+
 // Entries of both rows of the table, and a choice between them.
 template <unsigned kBitsOf>
 struct Lookups {
@@ -49,14 +99,17 @@ struct Lookups {
       out[0] = lookup(even[0], odd[0], selectors);
       out[1] = lookup(even[0], odd[0], selectors >> 16);
     } else {
-      const uint32_t selectors = codes & 0x77777777u, rows = select_rows(u2);
-      const uint32_t halves = ((codes >> 1) & 0x44444444u) | 0x32103210u;
+      choose_rows(codes, select_rows(u2), out);
+    }
+  }
+  // Of more than two bits.
+  __device__ __forceinline__ void choose_rows(uint32_t codes, uint32_t rows, uint32_t* out) const {
+    const uint32_t selectors = codes & 0x77777777u, halves = ((codes >> 1) & 0x44444444u) | 0x32103210u;
 #pragma unroll
-      for (unsigned half = 0; half < 2; ++half) {
-        const unsigned shift = 16 * half;
-        out[half] = lookup(row_of(even, selectors >> shift, halves >> shift),
-                           row_of(odd, selectors >> shift, halves >> shift), rows >> shift);
-      }
+    for (unsigned half = 0; half < 2; ++half) {
+      const unsigned shift = 16 * half;
+      out[half] = lookup(row_of(even, selectors >> shift, halves >> shift),
+                         row_of(odd, selectors >> shift, halves >> shift), rows >> shift);
     }
   }
   static __device__ __forceinline__ uint32_t row_of(const uint32_t (&table)[4], uint32_t selectors, uint32_t halves) {
@@ -64,59 +117,52 @@ struct Lookups {
     return kBits == 3 ? low : lookup(low, lookup(table[2], table[3], selectors), halves);
   }
   __device__ __forceinline__ void row(const uint32_t (&w)[kBits], uint32_t (&levels)[8]) const {
-    uint32_t a = w[0], b, c, d;
-    if constexpr (kBits == 2) {
-      b = w[0] >> 2, c = w[1], d = w[1] >> 2;
-    } else if constexpr (kBits == 3) {
-      b = w[1], c = w[2];
-      d = ((a >> 3) & 0x11111111u) | ((b >> 2) & 0x22222222u) | ((c >> 1) & 0x44444444u);
+    if constexpr (kBits == 3) {
+      uint32_t planes[4];
+      selectors3(w, 1, planes);
+#pragma unroll
+      for (unsigned p = 0; p < 4; ++p) choose_rows(planes[p], select_rows(planes[p] >> 3), levels + 2 * p);
     } else {
-      b = w[1], c = w[2], d = w[3];
+      const bool two = kBits == 2;
+      const uint32_t a = w[0], b = two ? w[0] >> 2 : w[1], c = two ? w[1] : w[kBits - 2];
+      const uint32_t d = two ? w[1] >> 2 : w[kBits - 1];
+      const uint32_t tb = turned(b), tc = turned(c), td = turned(d);
+      plane(a, td, tc, tb, levels);
+      plane(b, a, td, tc, levels + 2);
+      plane(c, b, a, td, levels + 4);
+      plane(d, c, b, a, levels + 6);
     }
-    const uint32_t tb = turned(b), tc = turned(c), td = turned(d);
-    plane(a, td, tc, tb, levels);
-    plane(b, a, td, tc, levels + 2);
-    plane(c, b, a, td, levels + 4);
-    plane(d, c, b, a, levels + 6);
   }
   __device__ __forceinline__ void bytes(const uint32_t (&w)[kBits], uint32_t (&levels)[8]) const { row(w, levels); }
 };
 
-// With 3 bits levels are a sum, levels[i] + more[i], which dot products take with each of the two: of two lookups and a
-// choice between them, the choice goes, as the second lookup gives 0 by itself where it does not count. For that
-// T[0] - T[1] must be 0 to 127 everywhere, which `differences` of a matrix says.
-//
-// On Hopper a scheduler starts logic, shifts and lookups every other cycle and dot products and multiplications every
-// other cycle, on two different units; additions of halves go to a third. So the work is dealt out among them: what can
-// be a multiplication is one, by factors that the compiler must not know, or it would turn them into shifts.
+// With 3 bits levels are a sum, levels[i] + more[i], which products take with each of the two: of two lookups and a
+// choice between them, the choice goes. With s on top of a selector and not s on top of the other, one of the lookups
+// gives its entry and the other just the sign of its own, -1 or 0, which the entries make up for. T[0] - T[1] must be 0
+// to 127 everywhere, which `differences` of a matrix says.
 struct Sums3 {
   static constexpr unsigned kBits = 3;
   static constexpr bool kSums = true;
+  uint32_t even[2], odd[2];    // entries that make up T[0], T[1]; those of T[1] from the last to the first
   uint32_t base[2], extra[2];  // T[1]; T[0] - T[1]
-  uint32_t eight, minus_one;
+  uint32_t one, minus_one;
 
   /// `one` is 1.
-  __device__ Sums3(const TrellisMatrix& w, uint32_t one, uint32_t flip) {
+  __device__ Sums3(const TrellisMatrix& w, uint32_t one_of, uint32_t flip) : one(one_of), minus_one(0 - one_of) {
 #pragma unroll
     for (unsigned i = 0; i < 2; ++i) {
+      even[i] = w.sums[0][i];
+      odd[i] = w.sums[1][i];
       base[i] = w.table[1][i] ^ flip;
       extra[i] = w.extra[i];
     }
-    eight = 8 * one;
-    minus_one = 0 - one;
   }
 
-  static __device__ __forceinline__ uint32_t multiply_add(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t sum;
-    asm("mad.lo.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
-    return sum;
-  }
-  // The lowest bit of each nibble, in a register of its own: or the compiler does the same again for each use.
-  static __device__ __forceinline__ uint32_t low_bits(uint32_t x) {
-    uint32_t low;
-    asm("and.b32 %0, %1, 0x11111111;" : "=r"(low) : "r"(x));
-    asm("" : "+r"(low));
-    return low;
+  // x >> 16.
+  static __device__ __forceinline__ uint32_t upper(uint32_t x) {
+    uint32_t half;
+    asm("dp2a.lo.u32.u32 %0, %1, %2, %3;" : "=r"(half) : "r"(x), "r"(0x0100u), "r"(0u));
+    return half;
   }
   // x >> 16, whatever comes in the upper half of the result. With all nibbles of x below 8, its halves are finite as
   // half-precision numbers, and -0 added to them changes nothing.
@@ -133,37 +179,31 @@ struct Sums3 {
         : "r"(x), "r"(0x80008000u));
     return both;
   }
-  // (x >> 16) * 8 + add.
-  static __device__ __forceinline__ uint32_t upper_half_eightfold(uint32_t x, uint32_t add) {
-    uint32_t sum;
-    asm("dp2a.lo.u32.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(x), "r"(0x0800u), "r"(add));
-    return sum;
-  }
+  // ~x.
+  __device__ __forceinline__ uint32_t inverted(uint32_t x) const { return multiply_add(x, minus_one, minus_one); }
 
-  // u2 has lowest bits of nibbles only. A selector's top bit gives the sign of its byte, eight times: 0.
-  __device__ __forceinline__ void plane(uint32_t codes, uint32_t u2, uint32_t* levels, uint32_t* more) const {
-    const uint32_t upper = upper_half(codes);
-    levels[0] = lookup(base[0], base[1], codes);
-    levels[1] = lookup(base[0], base[1], upper);
-    more[0] = lookup(extra[0], extra[1], multiply_add(u2, eight, codes));
-    more[1] = lookup(extra[0], extra[1], upper_half_eightfold(u2, upper));
-  }
   __device__ __forceinline__ void row(const uint32_t (&w)[3], uint32_t (&levels)[8], uint32_t (&more)[8]) const {
-    const uint32_t a8 = w[0] & 0x88888888u, b8 = w[1] & 0x88888888u, c8 = w[2] & 0x88888888u;
-    const uint32_t a = multiply_add(a8, minus_one, w[0]), b = multiply_add(b8, minus_one, w[1]),
-                   c = multiply_add(c8, minus_one, w[2]), d = (a8 >> 3) + ((b8 >> 2) + (c8 >> 1));
-    const uint32_t la = low_bits(a), lb = low_bits(b), lc = low_bits(c), ld = low_bits(d);
-    const uint32_t tb = turned(lb), tc = turned(lc), td = turned(ld);
-    plane(a ^ td ^ tb, tc, levels, more);
-    plane(b ^ la ^ tc, td, levels + 2, more + 2);
-    plane(c ^ lb ^ td, la, levels + 4, more + 4);
-    plane(d ^ lc ^ la, lb, levels + 6, more + 6);
-  }
-  __device__ __forceinline__ void bytes(const uint32_t (&w)[3], uint32_t (&levels)[8]) const {
-    uint32_t more[8];
-    row(w, levels, more);
+    uint32_t planes[4];
+    selectors3(w, one, planes);
 #pragma unroll
-    for (unsigned i = 0; i < 8; ++i) levels[i] += more[i];
+    for (unsigned p = 0; p < 4; ++p) {
+      const uint32_t high = upper(planes[p]);
+      levels[2 * p] = lookup(even[0], even[1], planes[p]);
+      levels[2 * p + 1] = lookup(even[0], even[1], high);
+      more[2 * p] = lookup(odd[0], odd[1], inverted(planes[p]));
+      more[2 * p + 1] = lookup(odd[0], odd[1], ~high);
+    }
+  }
+  // Bytes must not carry into each other: here the second lookup gives T[0] - T[1] or 0, the sign of that.
+  __device__ __forceinline__ void bytes(const uint32_t (&w)[3], uint32_t (&levels)[8]) const {
+    uint32_t planes[4];
+    selectors3(w, one, planes);
+#pragma unroll
+    for (unsigned p = 0; p < 4; ++p) {
+      const uint32_t codes = planes[p] & 0x77777777u;
+      levels[2 * p] = lookup(base[0], base[1], codes) + lookup(extra[0], extra[1], planes[p]);
+      levels[2 * p + 1] = lookup(base[0], base[1], upper_half(codes)) + lookup(extra[0], extra[1], upper(planes[p]));
+    }
   }
 };
 
