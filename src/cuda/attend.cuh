@@ -7,34 +7,54 @@
 
 namespace upg::cuda {
 
-// One warp writes a key or a value [head_dim] of the position, and leaves in x what reading it gives.
-__device__ inline void store_vector(const Stage& s, void* cache, float* scales, uint64_t vector, float* x) {
-  const uint32_t lane = threadIdx.x % 32;
+// A lane's part of a vector that a warp has: dimensions lane, lane + 32 and so on, 0 past the last.
+struct LaneDims {
+  static constexpr unsigned kCount = kMaxHeadDim / 32;
+  float x[kCount];
+
+  // f(k, i) for element k, which is dimension i.
+  template <typename F>
+  static __device__ __forceinline__ void for_each(uint32_t head_dim, F f) {
+#pragma unroll
+    for (unsigned k = 0; k < kCount; ++k)
+      if (const uint32_t i = threadIdx.x % 32 + 32 * k; i < head_dim) f(k, i);
+  }
+  // All are read before one is used: they may take a while.
+  template <typename F>
+  static __device__ __forceinline__ LaneDims of(uint32_t head_dim, F element) {
+    LaneDims dims = {};
+    for_each(head_dim, [&](unsigned k, uint32_t i) { dims.x[k] = element(i); });
+    return dims;
+  }
+};
+
+// One warp writes a key or a value of the position, and leaves in `v` what reading it gives.
+__device__ inline void store_vector(const Stage& s, void* cache, float* scales, uint64_t vector, LaneDims& v) {
   if (!s.int8_cache) {
-    for (uint32_t i = lane; i < s.head_dim; i += 32) {
-      const __half rounded = __float2half_rn(x[i]);
+    LaneDims::for_each(s.head_dim, [&](unsigned k, uint32_t i) {
+      const __half rounded = __float2half_rn(v.x[k]);
       static_cast<__half*>(cache)[vector * s.head_dim + i] = rounded;
-      x[i] = __half2float(rounded);
-    }
+      v.x[k] = __half2float(rounded);
+    });
     return;
   }
   float largest = 0;
-  for (uint32_t i = lane; i < s.head_dim; i += 32) largest = fmaxf(largest, fabsf(x[i]));
+  for (const float x : v.x) largest = fmaxf(largest, fabsf(x));
   largest = warp_max(largest);
   const bool zero = !(largest >= 0x1p-100f);
   const float inverse = zero ? 0.0f : __fdiv_rn(127.0f, largest), scale = zero ? 0.0f : __fdiv_rn(largest, 127.0f);
-  for (uint32_t i = lane; i < s.head_dim; i += 32) {
-    const int rounded = __float2int_rn(x[i] * inverse);
+  LaneDims::for_each(s.head_dim, [&](unsigned k, uint32_t i) {
+    const int rounded = __float2int_rn(v.x[k] * inverse);
     static_cast<int8_t*>(cache)[vector * s.head_dim + i] = static_cast<int8_t>(rounded);
-    x[i] = static_cast<float>(rounded) * scale;
-  }
-  if (lane == 0) scales[vector] = scale;
+    v.x[k] = static_cast<float>(rounded) * scale;
+  });
+  if (threadIdx.x % 32 == 0) scales[vector] = scale;
 }
 
 // One warp: what a head [head_dim] is to be multiplied with besides the weights of its norm.
 __device__ inline float head_scale(const Stage& s, const float* head) {
   float sum = 0;
-  for (uint32_t i = threadIdx.x % 32; i < s.head_dim; i += 32) sum = fmaf(head[i], head[i], sum);
+  for (const float x : LaneDims::of(s.head_dim, [&](uint32_t i) { return head[i]; }).x) sum = fmaf(x, x, sum);
   return 1 / sqrtf(warp_sum(sum) / static_cast<float>(s.head_dim) + s.epsilon);
 }
 
@@ -134,22 +154,23 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, u
     // The new key and value, by a warp each.
     if (owner && warp >= kWarps - 2) {
       const bool is_key = warp == kWarps - 2;
-      float* x = is_key ? fresh : fresh + d;
-      for (uint32_t i = lane; i < d; i += 32)
-        x[i] = is_key ? turned_element(s, angles, key, i, s.key_norm, scales[kHeadGroup]) : value[i];
+      LaneDims v = LaneDims::of(d, [&](uint32_t i) {
+        return is_key ? turned_element(s, angles, key, i, s.key_norm, scales[kHeadGroup]) : value[i];
+      });
       // Each chunk of query heads writes the same bytes.
-      store_vector(s, is_key ? s.keys : s.values, is_key ? s.key_scales : s.value_scales, first_vector + position, x);
+      store_vector(s, is_key ? s.keys : s.values, is_key ? s.key_scales : s.value_scales, first_vector + position, v);
+      LaneDims::for_each(d, [&](unsigned k, uint32_t i) { (is_key ? fresh : fresh + d)[i] = v.x[k]; });
     }
     __syncthreads();
     uint32_t n_shares = shares_of_warps(kWarps, most_heads);
     // The new position is a share of its own.
     if (owner && warp < heads) {
       float* share = shares + (n_shares * most_heads + warp) * stride;
+      const auto products = LaneDims::of(d, [&](uint32_t i) { return q[warp * kMaxHeadDim + i] * fresh[i]; });
+      const auto values = LaneDims::of(d, [&](uint32_t i) { return fresh[d + i]; });
+      LaneDims::for_each(d, [&](unsigned k, uint32_t i) { share[2 + i] = values.x[k]; });
       float score = 0;
-      for (uint32_t i = lane; i < d; i += 32) {
-        score = fmaf(q[warp * kMaxHeadDim + i], fresh[i], score);
-        share[2 + i] = fresh[d + i];
-      }
+      for (const float x : products.x) score += x;
       score = warp_sum(score);
       if (lane == 0) {
         share[0] = score;

@@ -177,7 +177,8 @@ __global__ void __launch_bounds__(kHeadsOfBlock* kThreadsOfHead)
   if (!inside || threadIdx.x >= 32) return;
   const bool is_value = !turns;
   const uint64_t vector = static_cast<uint64_t>((head - s.heads) % s.kv_heads) * s.capacity + where.position;
-  store_vector(s, is_value ? s.values : s.keys, is_value ? s.value_scales : s.key_scales, vector, x);
+  LaneDims v = LaneDims::of(d, [&](uint32_t i) { return x[i]; });
+  store_vector(s, is_value ? s.values : s.keys, is_value ? s.value_scales : s.key_scales, vector, v);
 }
 
 // y (+)= the sum of the parts, in their order.
