@@ -30,7 +30,7 @@ constexpr unsigned kSharedBytes = 2 * kWeightBytes<Decoder> + 2 * kTileBytes + 2
 // 16 h + 8 u + 2 p + v.
 template <typename Decoder>
 __device__ __forceinline__ void decode_chunk(const Decoder& decoder, const uint8_t* step, unsigned chunk,
-                                             const __half2* steps, uint8_t* tile) {
+                                             const HalfStep* steps, uint8_t* tile) {
 #pragma unroll 1
   for (unsigned i = threadIdx.x; i < kGemmRows * kChunkBlocks; i += kGemmThreads) {
     // Neighbouring lanes take neighbouring rows, of one block.
@@ -84,13 +84,13 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
          uint64_t stride, float* parts, uint32_t one) {
   constexpr unsigned kTokens = 8 * kTiles;
   extern __shared__ __align__(128) uint8_t shared[];
-  __shared__ __half2 steps[16];
+  __shared__ HalfStep steps[16];
   uint8_t* weights = shared;                             // [2][kWeightBytes]
   uint8_t* tiles = weights + 2 * kWeightBytes<Decoder>;  // [2][kTileBytes]
   uint8_t* tokens = tiles + 2 * kTileBytes;              // [2][kTokens][kTokenRowBytes]
   const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t first_token = blockIdx.x * kTokens, first_panel = blockIdx.y * (kGemmRows / 16);
-  if (threadIdx.x < 16) steps[threadIdx.x] = __float2half2_rn(w.block_steps[threadIdx.x] * 0x1p-8f);
+  if (threadIdx.x < 16) steps[threadIdx.x] = half_step(w.block_steps[threadIdx.x]);
   const Decoder decoder(w, one, kOffset);
   constexpr unsigned kStep = step_bytes(Decoder::kBits);
   // The block's slice of the columns.
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
     for (unsigned half = 0; half < 2; ++half) {
       const uint32_t row = 16 * panel + g + 8 * half;
       if (row >= w.rows) continue;
-      const float row_scale = w.row_scales[row] * 256.0f;
+      const float row_scale = w.row_scales[row] * kHalfUnit;
 #pragma unroll
       for (unsigned j = 0; j < kTiles; ++j) {
 #pragma unroll

@@ -36,11 +36,11 @@ uint32_t few_shared_bytes(uint32_t steps) {
 template <typename Decoder>
 struct TwoRows {
   uint32_t levels[2][8];
-  __half2 steps[2];
+  HalfStep steps[2];
 
   // The lane's block is 2 (lane % 4) + odd of the step.
   __device__ __forceinline__ void decode(const Decoder& decoder, const uint8_t* step, unsigned odd,
-                                         const __half2* steps_of) {
+                                         const HalfStep* steps_of) {
     constexpr unsigned kBits = Decoder::kBits;
     const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const unsigned from = 4 * (g / 2 + 4 * odd) + t;
@@ -67,14 +67,14 @@ __global__ void __launch_bounds__(kFewThreads, 1)
              float* parts, float* scratch, uint32_t one) {
   constexpr unsigned kTokens = 8 * kTiles, kPanels = kPanelsAtOnce<kTiles>, kStep = step_bytes(Decoder::kBits);
   extern __shared__ __align__(128) uint8_t shared[];
-  __shared__ __half2 steps[16];
+  __shared__ HalfStep steps[16];
   const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t first_step = deal.steps.begin(blockIdx.y), n_steps = deal.steps.begin(blockIdx.y + 1) - first_step;
   const uint32_t first_group = deal.panels.begin(blockIdx.x), end_group = deal.panels.begin(blockIdx.x + 1);
   const uint32_t row_bytes = token_row_bytes(n_steps);
   uint8_t* ring = shared + warp * kRingBytes<Decoder, kTiles>;
   uint8_t* tokens = shared + kFewWarps * kRingBytes<Decoder, kTiles>;
-  if (threadIdx.x < 16) steps[threadIdx.x] = __float2half2_rn(w.block_steps[threadIdx.x] * 0x1p-8f);
+  if (threadIdx.x < 16) steps[threadIdx.x] = half_step(w.block_steps[threadIdx.x]);
   const Decoder decoder(w, one, kOffset);
 
   // This warp's share of the block's groups of panels, in steps: where a group is cut, others have the rest of it.
@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(kFewThreads, 1)
         for (unsigned e = 0; e < 2; ++e) {
           const uint32_t token = 8 * tile + 2 * t + e;
           if (token >= n) continue;
-          const float scale = 256.0f * token_scales[token];
+          const float scale = kHalfUnit * token_scales[token];
           float* to = parts + (static_cast<uint64_t>(blockIdx.y) * n + token) * 16 * w.panels + row;
           *reinterpret_cast<float2*>(to) =
               make_float2(acc[p][tile][e] * row_scales.x * scale, acc[p][tile][2 + e] * row_scales.y * scale);

@@ -60,14 +60,14 @@ __device__ __forceinline__ void multiply_block(const TrellisMatrix& w, const __h
                                                const float* token_scales, uint32_t n, float* y, uint64_t stride,
                                                uint32_t one) {
   extern __shared__ uint8_t unaligned[];
-  __shared__ __half2 steps[16];
+  __shared__ HalfStep steps[16];
   uint8_t* shared = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
   uint8_t* tiles = shared;                              // [2][kRows]
   uint8_t* tokens = tiles + 2 * kRows * kRowBytes;      // [3][kTokens]
   uint8_t* weights = tokens + 3 * kTokens * kRowBytes;  // [2][kWeightBytes]
   const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t first_token = blockIdx.x * kTokens, first_panel = blockIdx.y * (kRows / 16);
-  if (threadIdx.x < 16) steps[threadIdx.x] = __float2half2_rn(w.block_steps[threadIdx.x] * 0x1p-8f);
+  if (threadIdx.x < 16) steps[threadIdx.x] = half_step(w.block_steps[threadIdx.x]);
   const Decoder decoder(w, one, kOffset);
   constexpr unsigned kStep = step_bytes(Decoder::kBits);
   const uint32_t chunks = w.steps * kChunks;
@@ -136,7 +136,7 @@ __device__ __forceinline__ void multiply_block(const TrellisMatrix& w, const __h
   for (unsigned half = 0; half < 2; ++half) {
     const uint32_t row = 16 * (first_panel + warp) + g + 8 * half;
     if (row >= w.rows) continue;
-    const float row_scale = w.row_scales[row] * 256.0f;
+    const float row_scale = w.row_scales[row] * kHalfUnit;
 #pragma unroll
     for (unsigned j = 0; j < kTokens / 8; ++j) {
 #pragma unroll

@@ -78,7 +78,7 @@ struct TrellisCopies {
     }
     std::memcpy(w.table, table, sizeof w.table);
     set_sums(&w);
-    std::fill_n(w.block_steps, 16, 0.01f);
+    std::fill_n(w.block_steps, 16, 20.0f);
     const std::vector<float> ones(kRows, 1.0f);
     scales = upload(ones.data(), ones.size(), "weights");
     w.row_scales = scales.get();
