@@ -142,12 +142,12 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, u
       __syncthreads();
     }
     const float factor = score_factor(s);
+    // What other heads of the tile are is their own affair.
 #pragma unroll 1
-    for (uint32_t k = threadIdx.x; k < kHeadGroup * kMaxHeadDim; k += kThreads) {
+    for (uint32_t k = threadIdx.x; k < heads * kMaxHeadDim; k += kThreads) {
       const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
-      const float x = h < heads && i < d
-                          ? factor * turned_element(s, angles, raw + h * kMaxHeadDim, i, s.query_norm, scales[h])
-                          : 0.0f;
+      const float x =
+          i < d ? factor * turned_element(s, angles, raw + h * kMaxHeadDim, i, s.query_norm, scales[h]) : 0.0f;
       q[k] = x;
       queries.put(h, i, x);
     }
@@ -163,10 +163,10 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, u
     }
     __syncthreads();
     uint32_t n_shares = shares_of_warps(kWarps, most_heads);
-    // The new position is a share of its own.
-    if (owner && warp < heads) {
-      float* share = shares + (n_shares * most_heads + warp) * stride;
-      const auto products = LaneDims::of(d, [&](uint32_t i) { return q[warp * kMaxHeadDim + i] * fresh[i]; });
+    // The new position is a share of its own; the last warps have no more tiles than others.
+    if (const uint32_t h = kWarps - 1 - warp; owner && h < heads) {
+      float* share = shares + (n_shares * most_heads + h) * stride;
+      const auto products = LaneDims::of(d, [&](uint32_t i) { return q[h * kMaxHeadDim + i] * fresh[i]; });
       const auto values = LaneDims::of(d, [&](uint32_t i) { return fresh[d + i]; });
       LaneDims::for_each(d, [&](unsigned k, uint32_t i) { share[2 + i] = values.x[k]; });
       float score = 0;

@@ -15,6 +15,7 @@ __device__ void wait_for_all(State* state, uint32_t round, Patience& patience) {
     uint32_t* arrived = &state->arrived;
     // Ordered after the stores of all threads by the barrier above.
     asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
+    patience.renew();
     uint32_t seen = 0;
     do {
       asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived) : "memory");
@@ -81,20 +82,28 @@ __global__ void __launch_bounds__(kThreads, 1)
   at += kStepPairBytes;
   auto* readings = reinterpret_cast<Reading*>(at);
 
-  // The description of a stage, of the one before, which some threads may be at, and of the two after.
-  __shared__ __align__(16) Stage stages[4];
+  // The description of a stage, of the one before, which some threads may be at, and of the three after.
+  __shared__ __align__(16) Stage stages[8];
   constexpr uint32_t kStageWords = sizeof(Stage) / 4;
   static_assert(kStageWords <= kThreads, "a thread a word");
-  const auto load_word = [&](uint32_t i) {
-    return i < end && threadIdx.x < kStageWords ? reinterpret_cast<const uint32_t*>(m.stages + i)[threadIdx.x] : 0;
+  const auto fetch_stage = [&](uint32_t i) {
+    if (i >= end || threadIdx.x >= kStageWords) return;
+    const uint32_t* from = reinterpret_cast<const uint32_t*>(m.stages + i) + threadIdx.x;
+    uint32_t* to = reinterpret_cast<uint32_t*>(&stages[i % 8]) + threadIdx.x;
+#if __CUDA_ARCH__ >= 900  // before, weights are copied so, too
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from) : "memory");
+#else
+    *to = *from;
+#endif
   };
-  const auto store_word = [&](uint32_t i, uint32_t word) {
-    if (threadIdx.x < kStageWords) reinterpret_cast<uint32_t*>(&stages[i % 4])[threadIdx.x] = word;
+  const auto stages_are_there = [] {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
   };
   uint32_t rounds = 0;
-  store_word(begin, load_word(begin));
-  store_word(begin + 1, load_word(begin + 1));
-  store_word(begin + 2, load_word(begin + 2));
+  for (uint32_t i = begin; i < begin + 3; ++i) fetch_stage(i);
+  stages_are_there();
   for (uint32_t i = threadIdx.x; i < (end_reading - first_reading) * (sizeof(Reading) / 4); i += kThreads)
     reinterpret_cast<uint32_t*>(readings)[i] = reinterpret_cast<const uint32_t*>(m.readings + first_reading)[i];
   __syncthreads();
@@ -112,9 +121,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
 #pragma unroll 1
   for (uint32_t i = begin; i < end; ++i) {
-    const Stage& s = stages[i % 4];
-    const uint32_t coming = load_word(i + 3);
-    if (i + 1 < end) fetch_ahead(stages[(i + 1) % 4], attend, position);
+    const Stage& s = stages[i % 8];
+    fetch_stage(i + 3);
+    if (i + 1 < end) fetch_ahead(stages[(i + 1) % 8], attend, position);
     switch (static_cast<Op>(uniform(static_cast<uint32_t>(s.op)))) {
       case Op::kEmbed:
         embed_row(s.w, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads,
@@ -130,7 +139,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         select_stage(s, m.state);
         break;
     }
-    store_word(i + 3, coming);
+    stages_are_there();
     // What has tags needs no waiting for all; and products meet inside, so that the block need not meet after them.
     const bool ends = s.op == Op::kEmbed || s.best != nullptr;
     if (i + 1 < end && ends) wait_for_all(m.state, rounds++, patience);
@@ -175,7 +184,7 @@ __global__ void row_scales_kernel(const uint16_t* row_scales, uint32_t rows, uin
 }  // namespace
 
 bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
-  constexpr uint32_t kDeclared = 2048;  // room for what is declared in kernels
+  constexpr uint32_t kDeclared = 4096;  // room for what is declared in kernels
   m->span_bytes = (m->most_panels * static_cast<uint32_t>(sizeof(Span)) + 15) / 16 * 16;
   const uint32_t fixed = 36 * m->input_blocks + m->span_bytes + 4 * m->sum_floats +
                          4 * (m->residual_columns + m->hidden + kWarps) + kStepPairBytes +

@@ -73,6 +73,7 @@ __device__ inline void wait_columns(const float* a, const float* b, uint32_t beg
     of_a[i] = make_float4(of_first, of_first, of_first, of_first);
     of_b[i] = make_float4(of_second, of_second, of_second, of_second);
   }
+  patience.renew();
   bool late = false;
   do {
 #pragma unroll

@@ -46,10 +46,12 @@ __device__ inline float4 load_tagged(const float* from) {
 class Patience {
  public:
   __device__ explicit Patience(State* state) : state_(state) {}
+  /// A wait begins. Nothing of the one before need be kept.
+  __device__ void renew() { start_ = 0; }
   /// Whether to look once more.
   __device__ bool more() {
     if (start_ == 0) start_ = clock64();
-    if (clock64() - start_ > kMostCycles) {
+    if (!exhausted_ && clock64() - start_ > kMostCycles) {
       atomicExch(&state_->error, 1u);
       exhausted_ = true;
     }
@@ -66,6 +68,7 @@ class Patience {
 
 /// The numbers from [4] of a layer, once its words are there.
 __device__ inline float4 wait_tagged(const float* from, uint32_t tag, Patience& patience) {
+  patience.renew();
   float4 x = load_tagged(from);
   while (!has_tag(x, tag) && patience.more()) x = load_tagged(from);
   return untagged(x);
