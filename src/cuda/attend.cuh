@@ -90,8 +90,9 @@ __device__ inline void fetch_cache(const Stage& s, const AttendShape& a, uint32_
 }
 
 template <typename Cache>
-__device__ inline void attend_groups(const Stage& s, const AttendShape& shape, uint32_t position,
-                                     const Scratch& scratch, const Pass& pass, Patience& patience) {
+__device__ inline void attend_groups(const Stage& s, const AttendShape& shape, const Scratch& scratch, const Pass& pass,
+                                     Patience& patience) {
+  const uint32_t position = pass.position;
   const uint32_t d = s.head_dim, group = shape.group, chunks = shape.chunks, units = shape.units;
   const uint32_t first = shape.first, each = shape.each, splits = shape.splits;
   const uint32_t stride = d + 2, most_heads = shape.few ? 1 : kHeadGroup;
@@ -223,13 +224,13 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, u
   }
 }
 
-__device__ inline void attend_stage(const Stage& s, const AttendShape& shape, uint32_t position, const Scratch& scratch,
-                                    const Pass& pass, Patience& patience) {
+__device__ inline void attend_stage(const Stage& s, const AttendShape& shape, const Scratch& scratch, const Pass& pass,
+                                    Patience& patience) {
   __syncthreads();  // some threads may still add up what the product before left in scratch.sums
   if (s.int8_cache) {
-    attend_groups<Int8Cache>(s, shape, position, scratch, pass, patience);
+    attend_groups<Int8Cache>(s, shape, scratch, pass, patience);
   } else {
-    attend_groups<F16Cache>(s, shape, position, scratch, pass, patience);
+    attend_groups<F16Cache>(s, shape, scratch, pass, patience);
   }
 }
 

@@ -87,31 +87,33 @@ class Positions {
  public:
   /// Positions below `end` of the head whose first vector this is.
   __device__ Positions(const Stage& s, uint32_t first_vector, uint32_t end)
-      : s_(s), first_(first_vector), last_(first_vector + max(end, 1u) - 1) {}
-  static __device__ __forceinline__ uint32_t g() { return threadIdx.x % 32 / 4; }
-  static __device__ __forceinline__ uint32_t t() { return threadIdx.x % 4; }
+      : s_(s), first_(first_vector), last_(first_vector + max(end, 1u) - 1) {
+    const uint32_t thread = thread_now();
+    g_ = thread % 32 / 4;
+    t_ = thread % 4;
+  }
 
   // Past the end comes the last position once more: its weight will be 0. Dimensions that are not there stay as they
   // are, 0 from the beginning.
   __device__ __forceinline__ void load_keys(uint32_t tile, typename Cache::Raw (&k)[kKeyChunks]) const {
-    const uint8_t* from = vector(s_.keys, tile + g(), 8 * t());
+    const uint8_t* from = vector(s_.keys, tile + g_, 8 * t_);
 #pragma unroll
     for (uint32_t c = 0; c < kKeyChunks; ++c)
-      Cache::load_if(32 * c + 8 * t() < s_.head_dim, from + 32 * c * Cache::kBytes, k[c]);
+      Cache::load_if(32 * c + 8 * t_ < s_.head_dim, from + 32 * c * Cache::kBytes, k[c]);
   }
   __device__ __forceinline__ void load_values(uint32_t tile, typename Cache::Raw (&v)[kValueChunks][2]) const {
 #pragma unroll
     for (uint32_t j = 0; j < 2; ++j) {
-      const uint8_t* from = vector(s_.values, tile + 2 * t() + j, 8 * g());
+      const uint8_t* from = vector(s_.values, tile + 2 * t_ + j, 8 * g_);
 #pragma unroll
       for (uint32_t c = 0; c < kValueChunks; ++c)
-        Cache::load_if(64 * c + 8 * g() < s_.head_dim, from + 64 * c * Cache::kBytes, v[c][j]);
+        Cache::load_if(64 * c + 8 * g_ < s_.head_dim, from + 64 * c * Cache::kBytes, v[c][j]);
     }
   }
   __device__ __forceinline__ void load_scales(uint32_t tile, float (&key)[2], float (&value)[2]) const {
 #pragma unroll
     for (uint32_t j = 0; j < 2; ++j) {
-      const uint32_t at = min(first_ + tile + 2 * t() + j, last_);
+      const uint32_t at = min(first_ + tile + 2 * t_ + j, last_);
       key[j] = __ldcg(s_.key_scales + at);
       value[j] = __ldcg(s_.value_scales + at);
     }
@@ -124,7 +126,7 @@ class Positions {
   }
 
   const Stage& s_;
-  uint32_t first_, last_;
+  uint32_t first_, last_, g_, t_;
 };
 
 // A tile of keys and values that a warp has loaded.

@@ -7,11 +7,11 @@
 namespace upg::cuda {
 namespace {
 
-// All blocks have come here `round` + 1 times in this launch. Stores before are visible after.
-__device__ void wait_for_all(State* state, uint32_t round, Patience& patience) {
+// All blocks have come here as often in this launch. Stores before are visible after.
+__device__ void wait_for_all(State* state, Pass& pass, Patience& patience) {
   __syncthreads();
   if (threadIdx.x == 0) {
-    const uint32_t wanted = (round + 1) * gridDim.x;
+    const uint32_t wanted = ++pass.rounds * gridDim.x;
     uint32_t* arrived = &state->arrived;
     // Ordered after the stores of all threads by the barrier above.
     asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
@@ -54,33 +54,19 @@ __device__ void select_stage(const Stage& s, State* state) {
 __global__ void __launch_bounds__(kThreads, 1)
     run(Machine m, uint32_t begin, uint32_t end, uint32_t first_reading, uint32_t end_reading) {
   extern __shared__ __align__(128) uint8_t shared[];
-  // Rings, then their barriers, then scratch.
   const uint32_t warp = uniform(threadIdx.x / 32);
-  uint8_t* at = shared;
-  uint8_t* ring = at + static_cast<uint64_t>(warp) * m.slots * m.slot_bytes;
-  at += kWarps * m.slots * m.slot_bytes;
-  auto* barriers = reinterpret_cast<uint64_t*>(at) + warp * m.slots;
-  at += kWarps * m.slots * sizeof(uint64_t);
-  Scratch scratch;
-  scratch.q = reinterpret_cast<int8_t*>(at);
-  at += 32 * m.input_blocks;
-  scratch.sums = reinterpret_cast<float*>(at);
-  scratch.sum_slots = m.sum_slots;
-  scratch.one = m.one;
-  at += 4 * m.sum_floats;
-  scratch.spans = reinterpret_cast<Span*>(at);
-  at += m.span_bytes;
-  scratch.zero = reinterpret_cast<uint32_t*>(at);
-  at += 4 * m.input_blocks;
-  scratch.x = reinterpret_cast<float*>(at);
-  at += 4 * m.residual_columns;
-  scratch.stream = reinterpret_cast<float*>(at);
-  at += 4 * m.hidden;
-  scratch.reduce = reinterpret_cast<float*>(at);
-  at += 4 * kWarps;
-  scratch.steps = reinterpret_cast<float2*>(at);
-  at += kStepPairBytes;
-  auto* readings = reinterpret_cast<Reading*>(at);
+  const auto at = [&](uint32_t place) { return static_cast<void*>(shared + place); };
+  const Scratch scratch = {static_cast<int8_t*>(at(m.places.q)),
+                           static_cast<uint32_t*>(at(m.places.zero)),
+                           static_cast<float*>(at(m.places.x)),
+                           static_cast<float*>(at(m.places.stream)),
+                           static_cast<float*>(at(m.places.sums)),
+                           static_cast<Span*>(at(m.places.spans)),
+                           m.sum_slots,
+                           static_cast<float*>(at(m.places.reduce)),
+                           static_cast<float2*>(at(m.places.steps)),
+                           m.one};
+  auto* readings = static_cast<Reading*>(at(m.places.readings));
 
   // The description of a stage, of the one before, which some threads may be at, and of the three after.
   __shared__ __align__(16) Stage stages[8];
@@ -101,29 +87,36 @@ __global__ void __launch_bounds__(kThreads, 1)
     asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
   };
-  uint32_t rounds = 0;
   for (uint32_t i = begin; i < begin + 3; ++i) fetch_stage(i);
   stages_are_there();
   for (uint32_t i = threadIdx.x; i < (end_reading - first_reading) * (sizeof(Reading) / 4); i += kThreads)
     reinterpret_cast<uint32_t*>(readings)[i] = reinterpret_cast<const uint32_t*>(m.readings + first_reading)[i];
   __syncthreads();
   // What is above, and the first weights, depends on no kernel before.
-  WeightStream stream(readings, end_reading - first_reading, warp, ring, barriers, m.slots, m.slot_bytes);
+  WeightStream stream(readings, end_reading - first_reading, warp,
+                      shared + m.places.rings + warp * m.slots * m.slot_bytes,
+                      static_cast<uint64_t*>(at(m.places.barriers)) + warp * m.slots, m.slots, m.slot_bytes);
   wait_for_kernel_before();
   let_next_kernel_start();
   __shared__ AttendShape attend;
   if (threadIdx.x < sizeof attend / 4)
     reinterpret_cast<uint32_t*>(&attend)[threadIdx.x] =
         __ldcg(reinterpret_cast<const uint32_t*>(&m.state->attend) + threadIdx.x);
-  const uint32_t position = __ldcg(&m.state->position);
-  Pass pass = {__ldcg(&m.state->layers_before), (m.hidden / gridDim.x + 4) / 4 * 4, false};
+  __shared__ Pass pass;
+  __shared__ uint32_t stage_of_warp[kWarps];  // where it is, for the same reason
+  const auto stage_of_mine = [&]() -> volatile uint32_t& { return stage_of_warp[thread_now() / 32]; };
+  if (threadIdx.x == 0)
+    pass = {__ldcg(&m.state->position), __ldcg(&m.state->layers_before), (m.hidden / gridDim.x + 4) / 4 * 4, 0, false};
+  if (threadIdx.x < kWarps) stage_of_warp[threadIdx.x] = begin;
   Patience patience(m.state);
   __syncthreads();
 #pragma unroll 1
-  for (uint32_t i = begin; i < end; ++i) {
+  for (;;) {
+    const uint32_t i = uniform(stage_of_mine());
+    if (i >= end) break;
     const Stage& s = stages[i % 8];
     fetch_stage(i + 3);
-    if (i + 1 < end) fetch_ahead(stages[(i + 1) % 8], attend, position);
+    if (i + 1 < end) fetch_ahead(stages[(i + 1) % 8], attend, pass.position);
     switch (static_cast<Op>(uniform(static_cast<uint32_t>(s.op)))) {
       case Op::kEmbed:
         embed_row(s.w, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads,
@@ -133,7 +126,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         if (product_stage(s, stream, scratch, pass, patience)) return;
         break;
       case Op::kAttend:
-        attend_stage(s, attend, position, scratch, pass, patience);
+        attend_stage(s, attend, scratch, pass, patience);
         break;
       case Op::kSelect:
         select_stage(s, m.state);
@@ -142,11 +135,15 @@ __global__ void __launch_bounds__(kThreads, 1)
     stages_are_there();
     // What has tags needs no waiting for all; and products meet inside, so that the block need not meet after them.
     const bool ends = s.op == Op::kEmbed || s.best != nullptr;
-    if (i + 1 < end && ends) wait_for_all(m.state, rounds++, patience);
+    const uint32_t next = uniform(stage_of_mine()) + 1;
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) stage_of_mine() = next;
+    if (next < end && ends) wait_for_all(m.state, pass, patience);
     if ((s.op != Op::kProduct || ends) && __syncthreads_or(patience.exhausted())) return;
+    __syncwarp();
   }
   // The last block out leaves the counters as they were.
-  if (rounds > 0 && threadIdx.x == 0 && atomicAdd(&m.state->left, 1u) == gridDim.x - 1) {
+  if (threadIdx.x == 0 && pass.rounds > 0 && atomicAdd(&m.state->left, 1u) == gridDim.x - 1) {
     atomicExch(&m.state->arrived, 0u);
     atomicExch(&m.state->left, 0u);
   }
@@ -185,15 +182,31 @@ __global__ void row_scales_kernel(const uint16_t* row_scales, uint32_t rows, uin
 
 bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
   constexpr uint32_t kDeclared = 4096;  // room for what is declared in kernels
-  m->span_bytes = (m->most_panels * static_cast<uint32_t>(sizeof(Span)) + 15) / 16 * 16;
-  const uint32_t fixed = 36 * m->input_blocks + m->span_bytes + 4 * m->sum_floats +
-                         4 * (m->residual_columns + m->hidden + kWarps) + kStepPairBytes +
-                         m->readings_count * static_cast<uint32_t>(sizeof(Reading));
-  if (fixed + kDeclared >= limit) return false;
-  m->slots = (limit - kDeclared - fixed) / (kWarps * (m->slot_bytes + 8));
+  uint32_t end = 0;
+  const auto place = [&](uint64_t bytes) {
+    const uint32_t from = end;
+    end += static_cast<uint32_t>((bytes + 15) / 16 * 16);
+    return from;
+  };
+  SharedPlaces& p = m->places;
+  p.q = place(32 * m->input_blocks);
+  p.sums = place(sizeof(float) * m->sum_floats);
+  p.spans = place(sizeof(Span) * m->most_panels);
+  p.zero = place(sizeof(uint32_t) * m->input_blocks);
+  p.x = place(sizeof(float) * m->residual_columns);
+  p.stream = place(sizeof(float) * m->hidden);
+  p.reduce = place(sizeof(float) * kWarps);
+  p.steps = place(kStepPairBytes);
+  p.readings = place(sizeof(Reading) * m->readings_count);
+  constexpr uint32_t kAligned = 128;
+  if (end + kDeclared + kAligned >= limit) return false;
+  m->slots = (limit - kDeclared - kAligned - end) / (kWarps * (m->slot_bytes + 8));
   const uint32_t most = bulk_copies ? 8 : WeightStream::kFallbackSlots, least = bulk_copies ? 2 : most;
   if (m->slots > most) m->slots = most;
-  m->shared_bytes = fixed + kWarps * m->slots * (m->slot_bytes + 8);
+  p.barriers = place(sizeof(uint64_t) * kWarps * m->slots);
+  end = (end + kAligned - 1) / kAligned * kAligned;
+  p.rings = place(uint64_t{kWarps} * m->slots * m->slot_bytes);
+  m->shared_bytes = end;
   return m->slots >= least;
 }
 

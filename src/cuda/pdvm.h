@@ -8,6 +8,11 @@
 
 namespace upg::cuda {
 
+/// Where things lie in a block's shared memory, in bytes: what Scratch points to, and the rings of weights.
+struct SharedPlaces {
+  uint32_t q, sums, spans, zero, x, stream, reduce, steps, readings, barriers, rings;
+};
+
 /// What a launch needs to know, the same for all launches of a program.
 struct Machine {
   const Stage* stages;      // on the device
@@ -21,14 +26,15 @@ struct Machine {
   uint32_t hidden;             // of the residual stream, rounded up to 4
   uint32_t sum_floats;
   uint32_t sum_slots;
-  uint32_t most_panels, span_bytes;  // of a block
+  uint32_t most_panels;  // of a block
+  SharedPlaces places;
   uint32_t shared_bytes;
   uint32_t chained;  // launches of one stage start before the one before them ends: compute capability 9.0 on
   uint32_t one;      // 1, set by launch(): trellis.cuh
 };
 
-/// Sets slots and shared_bytes from the rest, within what a block may have. `bulk_copies`: the GPU has them (9.0).
-/// Returns false if the ring has no room.
+/// Sets slots, places and shared_bytes from the rest, within what a block may have. `bulk_copies`: the GPU has them
+/// (9.0). Returns false if the ring has no room.
 bool fit_shared_memory(Machine* machine, uint32_t limit, bool bulk_copies);
 
 /// Stages [begin, end), and which readings are theirs.

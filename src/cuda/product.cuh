@@ -35,10 +35,13 @@ struct Scratch {
 
 __device__ inline float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-// What a block knows of its token.
+// What a block knows of its token, in shared memory: in registers it would be in the way of what stages need, and what
+// is spilled comes back from the L2 cache, as the shared memory leaves next to nothing for the nearer one.
 struct Pass {
+  uint32_t position;
   uint32_t layers_before;  // see State
   uint32_t kept;           // columns of the residual stream that each block leaves for the next launch
+  uint32_t rounds;         // of waiting for all blocks
   bool has_stream;         // scratch.stream is there
 };
 
@@ -379,7 +382,7 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
     prepare_others(s, first_block, end_block, scratch, pass, patience);
   } else if (!s.same_input || !pass.has_stream) {
     prepare_normed(s, first_block, end_block, scratch, pass, patience);
-    pass.has_stream = true;
+    if (threadIdx.x == 0) pass.has_stream = true;  // which all have read before they met to add up
   }
   if (uniform(__syncthreads_or(patience.exhausted()))) return true;
   if (share.end > share.begin) {

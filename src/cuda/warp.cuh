@@ -5,6 +5,13 @@
 
 namespace upg::cuda {
 
+/// threadIdx.x, read anew: what follows from it is not worked out long before and kept.
+__device__ __forceinline__ uint32_t thread_now() {
+  uint32_t thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+
 template <typename T>
 __device__ inline T warp_sum(T x) {
 #pragma unroll
