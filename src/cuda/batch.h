@@ -15,9 +15,17 @@ struct Queue {
   bool chained;
 };
 
+constexpr uint32_t kFewTokens = 64;  // most that are multiplied as few
+
+/// Where a step's eight columns 8 part to 8 part + 7 are, in parts of 16 bytes: few tokens come to shared memory as
+/// they are, and what lanes then read together must lie together.
+UPG_HOST_DEVICE constexpr unsigned place_of_part(unsigned part, bool few) {
+  return few ? part / 4 % 2 * 16 + part % 4 * 4 + part / 8 : part;
+}
+
 /// Tokens as they enter a product.
 struct HalfTokens {
-  void* values;    // f16 [n_tokens rounded up to 256][256 steps], places as in place_of_column()
+  void* values;    // f16 [n_tokens rounded up to 256][256 steps], places as in place_of_column() and place_of_part()
   float* scales;   // [n_tokens]: powers of two
   uint32_t width;  // 256 steps
 };
@@ -78,7 +86,6 @@ struct GemmResources {
   float* scratch;        // [few_scratch_floats()]
 };
 uint64_t few_scratch_floats(uint32_t multiprocessors);
-constexpr uint32_t kFewTokens = 64;  // most that are multiplied as few
 /// What products of the matrix may need, the few tokens up to `few`; with less, those take longer.
 uint64_t gemm_part_floats(const TrellisMatrix& w, uint32_t few, uint32_t multiprocessors);
 

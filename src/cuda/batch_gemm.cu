@@ -108,8 +108,10 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
     uint8_t* to = tokens + (chunk & 1) * kTokens * kTokenRowBytes;
     for (unsigned i = threadIdx.x; i < kTokens * (kChunkColumns / 8); i += kGemmThreads) {
       const uint32_t token = i / (kChunkColumns / 8), part = i % (kChunkColumns / 8);
-      copy16(to + token * kTokenRowBytes + 16 * part,
-             x + static_cast<uint64_t>(first_token + token) * width + chunk * kChunkColumns + 8 * part);
+      const uint32_t column = chunk * kChunkColumns + 8 * part;
+      copy16(to + token * kTokenRowBytes + 16 * part, x + static_cast<uint64_t>(first_token + token) * width +
+                                                          column / 256 * 256 +
+                                                          8 * place_of_part(column / 8 % 32, n <= kFewTokens));
     }
   };
   const auto decode = [&](uint32_t chunk) {

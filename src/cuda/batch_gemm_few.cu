@@ -94,8 +94,8 @@ __global__ void __launch_bounds__(kFewThreads, 1)
 #if __CUDA_ARCH__ >= 900
     if (lane == 0) {
       expect_bytes(shared_address(full + slot), kPanels * kStep);
-      copy_bulk(shared_address(to), from, kStep, shared_address(full + slot));
-      if (kPanels > 1) copy_bulk(shared_address(to + kStep), from + second, kStep, shared_address(full + slot));
+      copy_weights(shared_address(to), from, kStep, shared_address(full + slot));
+      if (kPanels > 1) copy_weights(shared_address(to + kStep), from + second, kStep, shared_address(full + slot));
     }
 #else
     for (unsigned i = 16 * lane; i < kStep; i += 512) {
@@ -111,11 +111,13 @@ __global__ void __launch_bounds__(kFewThreads, 1)
     from += kPanels * panel_bytes - n_steps * kStep;
   };
 #if __CUDA_ARCH__ >= 900
+  __shared__ uint64_t tokens_full;
   if (lane == 0) {
     for (unsigned i = 0; i < kSlots; ++i) barrier_init(full + i);
+    if (warp == 0) barrier_init(&tokens_full);
     publish_barriers();
   }
-  __syncwarp();
+  __syncthreads();
 #endif
   for (unsigned i = 0; i < kSlots; ++i) {
     fetch(i);
@@ -123,18 +125,26 @@ __global__ void __launch_bounds__(kFewThreads, 1)
   }
   wait_for_kernel_before();
   let_next_kernel_start();
-  // The slice of the tokens, 16 bytes a time; those of an odd or even block that lanes take together lie together.
-  for (unsigned token = warp; token < kTokens; token += kFewWarps) {
-    const __half* values = x + static_cast<uint64_t>(token) * width + kStepHalves * first_step;
-    for (unsigned part = lane; part < n_steps * (kStepHalves / 8); part += 32) {
-      const unsigned block = lane / 4, pair = lane % 4;
-      copy16(tokens + token * row_bytes + part / 32 * 512 + 256 * (block % 2) + 64 * pair + 16 * (block / 2),
-             values + 8 * part);
-    }
+  // The slice of the tokens.
+  const __half* slice = x + kStepHalves * first_step;
+  const uint32_t slice_bytes = 2 * kStepHalves * n_steps;
+#if __CUDA_ARCH__ >= 900
+  if (warp == 0) {
+    if (lane == 0) expect_bytes(shared_address(&tokens_full), kTokens * slice_bytes);
+    __syncwarp();
+    for (unsigned token = lane; token < kTokens; token += 32)
+      copy_bulk(shared_address(tokens + token * row_bytes), slice + static_cast<uint64_t>(token) * width, slice_bytes,
+                shared_address(&tokens_full));
   }
+  barrier_wait(shared_address(&tokens_full), 0);
+#else
+  for (unsigned token = warp; token < kTokens; token += kFewWarps)
+    for (unsigned part = lane; part < slice_bytes / 16; part += 32)
+      copy16(tokens + token * row_bytes + 16 * part, slice + static_cast<uint64_t>(token) * width + 8 * part);
   copies_end();
   copies_wait<0>();
   __syncthreads();
+#endif
 
   float acc[kPanels][kTiles][4] = {};
   const auto for_each_sum = [&](auto f) {

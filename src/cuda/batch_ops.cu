@@ -59,7 +59,7 @@ __device__ float reduce_cluster(float x, bool maximum, uint32_t parts, float* sh
 // token (product.cuh), then as halves.
 __global__ void __launch_bounds__(kOpThreads)
     prepare_kernel(Input input, RowParts x, float* stream, const float* norm, float epsilon, uint32_t cols,
-                   uint32_t part_columns, uint32_t parts, HalfTokens out, float* plain) {
+                   uint32_t part_columns, uint32_t parts, bool few, HalfTokens out, float* plain) {
   extern __shared__ __align__(16) float values[];  // [part_columns]
   __shared__ float reduce[32];
   const uint32_t row = blockIdx.x / parts, first = blockIdx.x % parts * part_columns;
@@ -121,7 +121,9 @@ __global__ void __launch_bounds__(kOpThreads)
       return *reinterpret_cast<const uint32_t*>(&both);
     };
     // The order of place_of_column().
-    *reinterpret_cast<uint4*>(halves + c) = make_uint4(pair(a.x, b.x), pair(a.y, b.y), pair(a.z, b.z), pair(a.w, b.w));
+    const uint32_t place = c / 256 * 256 + 8 * place_of_part(c / 8 % 32, few);
+    *reinterpret_cast<uint4*>(halves + place) =
+        make_uint4(pair(a.x, b.x), pair(a.y, b.y), pair(a.z, b.z), pair(a.w, b.w));
   }
 #if __CUDA_ARCH__ >= 900
   // Nobody leaves while others still read what it has found.
@@ -233,7 +235,7 @@ cudaError_t prepare_tokens(Input input, RowParts x, float* stream, const float* 
     if (status != cudaSuccess) return status;
   }
   return chain(queue, prepare_kernel, dim3(n * parts), dim3(kOpThreads), bytes, parts, input, x, stream, norm, epsilon,
-               cols, part_columns, parts, out, plain);
+               cols, part_columns, parts, n <= kFewTokens, out, plain);
 }
 
 cudaError_t store_tokens(const Stage& constants, RowParts qkv, const TokenRow* rows, const CachePlace* places,
