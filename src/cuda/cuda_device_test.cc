@@ -231,7 +231,7 @@ TEST_F(CudaDevice, EveryFusionAndCacheAgrees) {
 
 // Blocks share the positions of a group of heads from some hundreds of them on.
 TEST_F(CudaDevice, LongContextsAgreeTokenByToken) {
-  constexpr uint64_t kTokens = 1300;
+  constexpr uint64_t kTokens = 700;
   for (const Shape& shape : {kShapes[0], kShapes[1], kShapes[2]}) {
     const std::string file = model(shape, "trellis3");
     const auto cpu = Engine::open(file), gpu = Engine::open(file, {.device = "cuda"});
