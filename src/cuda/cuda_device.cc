@@ -170,7 +170,10 @@ CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, const KvType& 
     first_layers_.emplace(device.model, device.context, device.first_layer, capacity, kv, Activations::kQuantized);
   const PlainDecoder& d = device.decoder;
   const AttentionShape& a = d.attention;
-  const uint64_t layers = d.layers.size();
+  const uint64_t layers = d.layers.size(), most = UINT32_MAX / a.kv_heads;
+  if (capacity > most)
+    fail(ErrorCode::kUnsupported, "a context of {} tokens: the cuda device has room for {} keys of a layer's {} heads",
+         capacity, most, a.kv_heads);
   cache_.int8 = int8;
   cache_.capacity = capacity;
   cache_.layer_vectors = a.kv_heads * capacity;

@@ -147,7 +147,7 @@ struct Sums3 {
   uint32_t base[2], extra[2];  // T[1]; T[0] - T[1]
   uint32_t one, minus_one;
 
-  /// `one` is 1.
+  /// `one_of` is 1.
   __device__ Sums3(const TrellisMatrix& w, uint32_t one_of, uint32_t flip) : one(one_of), minus_one(0 - one_of) {
 #pragma unroll
     for (unsigned i = 0; i < 2; ++i) {
