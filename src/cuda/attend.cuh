@@ -89,6 +89,13 @@ __device__ inline void fetch_cache(const Stage& s, const AttendShape& a, uint32_
   }
 }
 
+// What program.h says of the shared memory that this needs.
+static_assert(kQueryTileFloats == 2 * kHeadGroup * kMaxHeadDim);
+static_assert(shares_of_warps(kWarps, kHeadGroup) + 1 == kAttendShares);
+static_assert(shares_of_warps(kWarps, 1) + 1 <= kAttendShares * kHeadGroup);
+static_assert((kHeadGroup + 2) * kMaxHeadDim <= kAttendShares * kHeadGroup * (kMaxHeadDim + 2));
+static_assert(weights_floats(kMostAttendSplits) <= kQueryTileFloats);
+
 template <typename Cache>
 __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, const Scratch& scratch, const Pass& pass,
                                      Patience& patience) {
@@ -97,12 +104,12 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
   const uint32_t first = shape.first, each = shape.each, splits = shape.splits;
   const uint32_t stride = d + 2, most_heads = shape.few ? 1 : kHeadGroup;
   const uint32_t in_tag = tag_of(s.in_layer, pass.layers_before), out_tag = tag_of(s.out_layer, pass.layers_before);
-  float* raw = scratch.sums;  // queries, key, value as the products left them; in the end what shares count
-  float* q = raw + (kHeadGroup + 2) * kMaxHeadDim;
-  float* fresh = q + kHeadGroup * kMaxHeadDim;  // key, then value
+  float* fresh = scratch.sums;  // the new key, then the new value
   auto& queries = *reinterpret_cast<QueryTile*>(fresh + 2 * kMaxHeadDim);
   float* shares = fresh + 2 * kMaxHeadDim + kQueryTileFloats;
   float* angles = shares + kAttendShares * kHeadGroup * (kMaxHeadDim + 2);  // [rotary_dim]: cosines, then sines
+  float* raw = shares;                       // before there are any: queries, key, value as the products left them
+  float* weights = fresh + 2 * kMaxHeadDim;  // once queries have been read: what shares count
   __shared__ uint32_t ticket;
   __shared__ float scales[kHeadGroup + 1];  // of the query heads and the key, where heads are normed
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -143,13 +150,12 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
       __syncthreads();
     }
     const float factor = score_factor(s);
-    // What other heads of the tile are is their own affair.
 #pragma unroll 1
-    for (uint32_t k = threadIdx.x; k < heads * kMaxHeadDim; k += kThreads) {
+    for (uint32_t k = threadIdx.x; k < kHeadGroup * kMaxHeadDim; k += kThreads) {
       const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
-      const float x =
-          i < d ? factor * turned_element(s, angles, raw + h * kMaxHeadDim, i, s.query_norm, scales[h]) : 0.0f;
-      q[k] = x;
+      const float x = h < heads && i < d
+                          ? factor * turned_element(s, angles, raw + h * kMaxHeadDim, i, s.query_norm, scales[h])
+                          : 0.0f;
       queries.put(h, i, x);
     }
     // The new key and value, by a warp each.
@@ -167,7 +173,7 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
     // The new position is a share of its own; the last warps have no more tiles than others.
     if (const uint32_t h = kWarps - 1 - warp; owner && h < heads) {
       float* share = shares + (n_shares * most_heads + h) * stride;
-      const auto products = LaneDims::of(d, [&](uint32_t i) { return q[h * kMaxHeadDim + i] * fresh[i]; });
+      const auto products = LaneDims::of(d, [&](uint32_t i) { return queries.get(h, i) * fresh[i]; });
       const auto values = LaneDims::of(d, [&](uint32_t i) { return fresh[d + i]; });
       LaneDims::for_each(d, [&](unsigned k, uint32_t i) { share[2 + i] = values.x[k]; });
       float score = 0;
@@ -181,7 +187,7 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
     attend_positions<Cache, kWarps>(positions, begin, cached, d, most_heads, loaded, queries, shares);
     if (owner) ++n_shares;
     const auto share = [&](uint32_t k, uint32_t h, uint32_t e) { return shares[(k * most_heads + h) * stride + e]; };
-    weigh_shares(n_shares, heads, share, raw);
+    weigh_shares(n_shares, heads, share, weights);
     const auto for_elements = [&](uint32_t n, auto f) {  // f(h, i) for i < n of each head
 #pragma unroll 1
       for (uint32_t k = threadIdx.x; k < heads * (kMaxHeadDim + 2); k += kThreads) {
@@ -192,13 +198,13 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
     float* out = s.out + first_head * d;
     if (splits == 1) {
       for_elements(d, [&](uint32_t h, uint32_t i) {
-        const float x = merged_value(n_shares, h, i, share, raw) / merged_total(n_shares, h, raw);
+        const float x = merged_value(n_shares, h, i, share, weights) / merged_total(n_shares, h, weights);
         store_tagged(out + h * d + i, x, out_tag);
       });
     } else {
       float* partial = s.partial + static_cast<uint64_t>(item) * kHeadGroup * stride;
       for_elements(stride, [&](uint32_t h, uint32_t e) {
-        __stcg(partial + h * stride + e, merged_element(n_shares, h, e, share, raw));
+        __stcg(partial + h * stride + e, merged_element(n_shares, h, e, share, weights));
       });
       // The last block of a unit puts the shares together, in their order whoever is last.
       __syncthreads();
@@ -213,9 +219,9 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
         const auto part = [&](uint32_t k, uint32_t h, uint32_t e) {
           return __ldcg(all + (static_cast<uint64_t>(k) * kHeadGroup + h) * stride + e);
         };
-        weigh_shares(splits, heads, part, raw);
+        weigh_shares(splits, heads, part, weights);
         for_elements(d, [&](uint32_t h, uint32_t i) {
-          const float x = merged_value(splits, h, i, part, raw) / merged_total(splits, h, raw);
+          const float x = merged_value(splits, h, i, part, weights) / merged_total(splits, h, weights);
           store_tagged(out + h * d + i, x, out_tag);
         });
       }

@@ -1,7 +1,7 @@
 // Attention of up to kHeadGroup query heads, which share keys and values, over positions of the cache, by the tensor
 // cores: a warp takes kTilePositions at a time, softmax as they come. (Dao 2023, "FlashAttention-2".) Nothing is
-// rounded on the way but what the cache itself has: queries and weights are sums of two halves each, and a tile has
-// room for both, as a group has half as many heads as a tile.
+// rounded to a half on the way: queries and weights are sums of two halves each, and a tile has room for both, as a
+// group has half as many heads as a tile.
 #pragma once
 
 #include "cuda/halves.cuh"
@@ -62,11 +62,19 @@ struct QueryTile {
   // By one thread: element i of head h, already times what scores are to be multiplied with.
   __device__ void put(uint32_t h, uint32_t i, float x) {
     const __half high = __float2half_rn(x), low = __float2half_rn(x - __half2float(high));
-    const uint32_t lane = 4 * h + i / 8 % 4, k = i / 4 % 2;
-    auto* halves = reinterpret_cast<__half*>(words[i / 32 * 2 + k][lane]) + i / 2 % 2 * 4 + i % 2;
+    auto* halves = reinterpret_cast<__half*>(words) + place(h, i);
     constexpr uint32_t kTwin = 4 * kHeadGroup * 8;  // the same head, four rows on
     halves[0] = halves[kTwin] = high;
     halves[2] = halves[kTwin + 2] = low;
+  }
+  __device__ float get(uint32_t h, uint32_t i) const {
+    const auto* halves = reinterpret_cast<const __half*>(words) + place(h, i);
+    return __half2float(halves[0]) + __half2float(halves[2]);
+  }
+  // In halves; the lower half is two places on.
+  static __device__ uint32_t place(uint32_t h, uint32_t i) {
+    const uint32_t lane = 4 * h + i / 8 % 4, row = i / 32 * 2 + i / 4 % 2;
+    return (row * 32 + lane) * 8 + i / 2 % 2 * 4 + i % 2;
   }
 };
 constexpr unsigned kQueryTileFloats = sizeof(QueryTile) / 4;
@@ -148,7 +156,8 @@ struct Loaded {
 __device__ inline uint32_t first_of_warp(uint32_t begin) { return begin + threadIdx.x / 32 * kTilePositions; }
 
 // What a warp has gathered: a softmax so far. Lane 4 g + t has head g % 4's maximum and its own positions' part of the
-// total; and `acc` [8 c' + dimension][head] of a product of values and weights, as the tensor cores leave it.
+// total; and of a product of values and weights acc[4 c + i]: dimensions 64 c + 8 g + 2 i and the next of heads 2 t and
+// 2 t + 1, as the tensor cores leave them.
 template <typename Cache>
 struct Gathered {
   float top = -INFINITY, total = 0;

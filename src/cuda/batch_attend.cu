@@ -7,7 +7,7 @@
 namespace upg::cuda {
 namespace {
 
-constexpr unsigned kTileQueries = 64, kTilePositions = 64;
+constexpr unsigned kTileQueries = 64, kPassPositions = 64;
 constexpr unsigned kAttendWarps = kTileQueries / 16;
 constexpr unsigned kAttendThreads = 32 * kAttendWarps;
 
@@ -19,19 +19,19 @@ __device__ __forceinline__ uint32_t scaled(uint32_t pair, float scale) {
   return pack(x.x * scale, x.y * scale);
 }
 
-// Heads of up to 32 kChunks dimensions, padded with zeros. Shared: keys and values [2 tiles][2][kTilePositions][row].
+// Heads of up to 32 kChunks dimensions, padded with zeros. Shared: keys and values [2 tiles][2][kPassPositions][row].
 template <unsigned kChunks>
 __global__ void __launch_bounds__(kAttendThreads)
     attend_kernel(Stage s, uint32_t n, uint32_t position, float* x_of_all) {
   constexpr unsigned kDims = 32 * kChunks;
   constexpr unsigned kRow = kDims + 8;  // halves; 16 bytes more than a multiple of 128 or 64: no bank twice
   extern __shared__ __align__(16) __half tile[];
-  constexpr unsigned kTileHalves = 2 * kTilePositions * kRow;
+  constexpr unsigned kTileHalves = 2 * kPassPositions * kRow;
   const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t head = blockIdx.y, kv = head / (s.heads / s.kv_heads), d = s.head_dim;
   // Long ones first.
   const uint32_t first_query = (gridDim.x - 1 - blockIdx.x) * kTileQueries;
-  const float to_log2 = 1.44269504f * rsqrtf(static_cast<float>(d));
+  const float factor = score_factor(s);
 
   // Dimensions are taken in another order, the same for queries and keys: a lane has 8 t to 8 t + 7 of each 32.
   uint32_t q[kChunks][2][4];
@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(kAttendThreads)
       }
 #pragma unroll
       for (unsigned k = 0; k < 2; ++k) {
-        q[c][k][half] = pack(x[4 * k] * to_log2, x[4 * k + 1] * to_log2);
-        q[c][k][2 + half] = pack(x[4 * k + 2] * to_log2, x[4 * k + 3] * to_log2);
+        q[c][k][half] = pack(x[4 * k] * factor, x[4 * k + 1] * factor);
+        q[c][k][2 + half] = pack(x[4 * k + 2] * factor, x[4 * k + 3] * factor);
       }
     }
   }
@@ -60,13 +60,13 @@ __global__ void __launch_bounds__(kAttendThreads)
   const uint32_t last_position = position + min(first_query + kTileQueries, n);  // one past the last key needed
   const uint32_t oldest = position + first_query;                                // of the first query
   const uint32_t begin =
-      s.window != 0 && oldest + 1 > s.window ? (oldest + 1 - s.window) / kTilePositions * kTilePositions : 0;
+      s.window != 0 && oldest + 1 > s.window ? (oldest + 1 - s.window) / kPassPositions * kPassPositions : 0;
   // f16 arrives by itself while the tile before is worked on; int8 is turned into it here and now.
   const auto fetch = [&](uint32_t base, __half* keys) {
-    for (unsigned i = threadIdx.x; i < 2 * kTilePositions * (kDims / 8); i += kAttendThreads) {
-      const unsigned which = i / (kTilePositions * (kDims / 8)), p = i / (kDims / 8) % kTilePositions;
+    for (unsigned i = threadIdx.x; i < 2 * kPassPositions * (kDims / 8); i += kAttendThreads) {
+      const unsigned which = i / (kPassPositions * (kDims / 8)), p = i / (kDims / 8) % kPassPositions;
       const unsigned at = i % (kDims / 8) * 8;
-      auto* to = reinterpret_cast<uint4*>(keys + (which * kTilePositions + p) * kRow + at);
+      auto* to = reinterpret_cast<uint4*>(keys + (which * kPassPositions + p) * kRow + at);
       const uint64_t vector = static_cast<uint64_t>(kv) * s.capacity + base + p;
       const void* cache = which ? s.values : s.keys;
       if (base + p >= last_position || at >= d) {
@@ -85,19 +85,19 @@ __global__ void __launch_bounds__(kAttendThreads)
   fetch(begin, tile);
   unsigned turn = 0;
 #pragma unroll 1
-  for (uint32_t base = begin; base < last_position; base += kTilePositions, turn ^= 1) {
+  for (uint32_t base = begin; base < last_position; base += kPassPositions, turn ^= 1) {
     const __half* keys = tile + turn * kTileHalves;
-    const __half* values = keys + kTilePositions * kRow;
-    if (base + kTilePositions < last_position) {
-      fetch(base + kTilePositions, tile + (turn ^ 1) * kTileHalves);
+    const __half* values = keys + kPassPositions * kRow;
+    if (base + kPassPositions < last_position) {
+      fetch(base + kPassPositions, tile + (turn ^ 1) * kTileHalves);
       copies_wait<1>();
     } else {
       copies_wait<0>();
     }
     __syncthreads();
-    float score[kTilePositions / 8][4];
+    float score[kPassPositions / 8][4];
 #pragma unroll
-    for (unsigned j = 0; j < kTilePositions / 8; ++j) {
+    for (unsigned j = 0; j < kPassPositions / 8; ++j) {
       score[j][0] = score[j][1] = score[j][2] = score[j][3] = 0;
 #pragma unroll
       for (unsigned c = 0; c < kChunks; ++c) {
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kAttendThreads)
       const uint32_t at = position + first_query + 16 * warp + g + 8 * half;  // of the query
       float new_top = top[half];
 #pragma unroll
-      for (unsigned j = 0; j < kTilePositions / 8; ++j) {
+      for (unsigned j = 0; j < kPassPositions / 8; ++j) {
 #pragma unroll
         for (unsigned e = 0; e < 2; ++e) {
           const uint32_t p = base + 8 * j + 2 * t + e;
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(kAttendThreads)
       top[half] = new_top;
       float sum = 0;
 #pragma unroll
-      for (unsigned j = 0; j < kTilePositions / 8; ++j) {
+      for (unsigned j = 0; j < kPassPositions / 8; ++j) {
 #pragma unroll
         for (unsigned e = 0; e < 2; ++e) sum += score[j][2 * half + e] = exp2f(score[j][2 * half + e] - zero);
       }
@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kAttendThreads)
       }
     }
 #pragma unroll
-    for (unsigned j = 0; j < kTilePositions / 16; ++j) {
+    for (unsigned j = 0; j < kPassPositions / 16; ++j) {
       const uint32_t weights[4] = {pack(score[2 * j][0], score[2 * j][1]), pack(score[2 * j][2], score[2 * j][3]),
                                    pack(score[2 * j + 1][0], score[2 * j + 1][1]),
                                    pack(score[2 * j + 1][2], score[2 * j + 1][3])};
@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(kAttendThreads)
 
 template <unsigned kChunks>
 cudaError_t start(const Stage& s, uint32_t n, uint32_t position, float* x, Queue queue) {
-  constexpr unsigned kShared = 2 * 2 * kTilePositions * (32 * kChunks + 8) * 2;
+  constexpr unsigned kShared = 2 * 2 * kPassPositions * (32 * kChunks + 8) * 2;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(attend_kernel<kChunks>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (allowed != cudaSuccess) return allowed;

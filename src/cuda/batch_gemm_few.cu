@@ -121,7 +121,9 @@ __global__ void __launch_bounds__(kFewThreads, 1)
 #endif
   for (unsigned i = 0; i < kSlots; ++i) {
     fetch(i);
+#if __CUDA_ARCH__ < 900  // groups of copies are counted
     copies_end();
+#endif
   }
   wait_for_kernel_before();
   let_next_kernel_start();
@@ -233,7 +235,9 @@ __global__ void __launch_bounds__(kFewThreads, 1)
     }
     __syncwarp();
     fetch(slot);
+#if __CUDA_ARCH__ < 900
     copies_end();
+#endif
     if (++step < n_steps) continue;
     if (from_start) {
       put();

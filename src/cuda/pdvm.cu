@@ -7,6 +7,11 @@
 namespace upg::cuda {
 namespace {
 
+constexpr uint32_t kStagesAtHand = 5;
+// Shared memory for what is declared in kernels: descriptions of stages, and some words.
+constexpr uint32_t kDeclared = 2560;
+static_assert(kStagesAtHand * sizeof(Stage) + 256 <= kDeclared);
+
 // All blocks have come here as often in this launch. Stores before are visible after.
 __device__ void wait_for_all(State* state, Pass& pass, Patience& patience) {
   __syncthreads();
@@ -69,14 +74,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto* readings = static_cast<Reading*>(at(m.places.readings));
 
   // The description of a stage, of the one before, which some threads may be at, and of the three after.
-  __shared__ __align__(16) Stage stages[8];
+  __shared__ __align__(16) Stage stages[kStagesAtHand];
   constexpr uint32_t kStageWords = sizeof(Stage) / 4;
   static_assert(kStageWords <= kThreads, "a thread a word");
   const auto fetch_stage = [&](uint32_t i) {
     if (i >= end || threadIdx.x >= kStageWords) return;
     const uint32_t* from = reinterpret_cast<const uint32_t*>(m.stages + i) + threadIdx.x;
-    uint32_t* to = reinterpret_cast<uint32_t*>(&stages[i % 8]) + threadIdx.x;
-#if __CUDA_ARCH__ >= 900  // before, weights are copied so, too
+    uint32_t* to = reinterpret_cast<uint32_t*>(&stages[i % kStagesAtHand]) + threadIdx.x;
+#if __CUDA_ARCH__ >= 900  // before, groups of such copies are counted to know which weights are there
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from) : "memory");
 #else
     *to = *from;
@@ -103,7 +108,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     reinterpret_cast<uint32_t*>(&attend)[threadIdx.x] =
         __ldcg(reinterpret_cast<const uint32_t*>(&m.state->attend) + threadIdx.x);
   __shared__ Pass pass;
-  __shared__ uint32_t stage_of_warp[kWarps];  // where it is, for the same reason
+  __shared__ uint32_t stage_of_warp[kWarps];  // here for the reason that Pass is
   const auto stage_of_mine = [&]() -> volatile uint32_t& { return stage_of_warp[thread_now() / 32]; };
   if (threadIdx.x == 0)
     pass = {__ldcg(&m.state->position), __ldcg(&m.state->layers_before), (m.hidden / gridDim.x + 4) / 4 * 4, 0, false};
@@ -114,9 +119,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (;;) {
     const uint32_t i = uniform(stage_of_mine());
     if (i >= end) break;
-    const Stage& s = stages[i % 8];
+    const Stage& s = stages[i % kStagesAtHand];
     fetch_stage(i + 3);
-    if (i + 1 < end) fetch_ahead(stages[(i + 1) % 8], attend, pass.position);
+    if (i + 1 < end) fetch_ahead(stages[(i + 1) % kStagesAtHand], attend, pass.position);
     switch (static_cast<Op>(uniform(static_cast<uint32_t>(s.op)))) {
       case Op::kEmbed:
         embed_row(s.w, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads,
@@ -181,7 +186,6 @@ __global__ void row_scales_kernel(const uint16_t* row_scales, uint32_t rows, uin
 }  // namespace
 
 bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
-  constexpr uint32_t kDeclared = 4096;  // room for what is declared in kernels
   uint32_t end = 0;
   const auto place = [&](uint64_t bytes) {
     const uint32_t from = end;

@@ -2,8 +2,6 @@
 // it needs of it), then every warp multiplies its steps.
 #pragma once
 
-#include <cuda_fp16.h>
-
 #include "cuda/stream.cuh"
 #include "cuda/tagged.cuh"
 #include "cuda/trellis.cuh"
@@ -266,7 +264,6 @@ __device__ __forceinline__ void multiply_step(const Decoder& decoder, const uint
   }
 }
 
-// All in `share` is uniform().
 template <typename Decoder>
 __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Share& share, uint32_t warp,
                                                WeightStream& stream, const Scratch& scratch) {

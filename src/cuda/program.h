@@ -16,12 +16,10 @@ constexpr unsigned kHeadGroup = 4;   // query heads that share one pass over key
 constexpr unsigned kMaxHeadDim = 128;
 constexpr unsigned kMostAttendSplits = 160;         // blocks that share a group's attention
 constexpr unsigned kAttendShares = kWarps / 2 + 1;  // in shared memory together, of warps and of the new position
-/// Floats of shared memory for attention: queries, the new key and value, before and after the rotation; the queries as
-/// the tensor cores take them, high and low halves of each and twice over; shares; the rotation's angles.
-constexpr unsigned kAttendFloats = 2 * (kHeadGroup + 2) * kMaxHeadDim + 2 * kHeadGroup * kMaxHeadDim +
-                                   kAttendShares * kHeadGroup * (kMaxHeadDim + 2) + kMaxHeadDim;
-static_assert((kMostAttendSplits + 2) * kHeadGroup <= (kHeadGroup + 2) * kMaxHeadDim,
-              "what they count lies there, too");
+/// Floats of shared memory for attention (attend.cuh): the new key and value; the queries as the tensor cores take
+/// them, high and low halves of each and twice over; shares; the rotation's angles.
+constexpr unsigned kAttendFloats =
+    2 * kMaxHeadDim + 2 * kHeadGroup * kMaxHeadDim + kAttendShares * kHeadGroup * (kMaxHeadDim + 2) + kMaxHeadDim;
 
 /// Trellis weights on the device. The file's tiles are put in the order in which a warp reads them, so that a step is
 /// one copy and its loads from shared memory meet no bank twice.
