@@ -198,7 +198,7 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
     float* out = s.out + first_head * d;
     if (splits == 1) {
       for_elements(d, [&](uint32_t h, uint32_t i) {
-        const float x = merged_value(n_shares, h, i, share, weights) / merged_total(n_shares, h, weights);
+        const float x = merged(n_shares, h, i, share, weights);
         store_tagged(out + h * d + i, x, out_tag);
       });
     } else {
@@ -221,7 +221,7 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
         };
         weigh_shares(splits, heads, part, weights);
         for_elements(d, [&](uint32_t h, uint32_t i) {
-          const float x = merged_value(splits, h, i, part, weights) / merged_total(splits, h, weights);
+          const float x = merged(splits, h, i, part, weights);
           store_tagged(out + h * d + i, x, out_tag);
         });
       }

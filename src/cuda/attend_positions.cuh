@@ -11,6 +11,7 @@
 namespace upg::cuda {
 
 // Eight elements of a vector as they are stored, and as halves.
+// load_if() is one instruction with a predicate: as an `if` in C++ addresses were kept apart and the loop spilled.
 struct F16Cache {
   using Raw = uint4;
   static constexpr uint32_t kBytes = 2;  // of an element
@@ -347,8 +348,10 @@ __device__ inline float merged_value(uint32_t n, uint32_t h, uint32_t i, Share s
   for (uint32_t k = 0; k < n; ++k) value = fmaf(weights[k * kHeadGroup + h], share(k, h, 2 + i), value);
   return value;
 }
-__device__ inline float merged_total(uint32_t n, uint32_t h, const float* weights) {
-  return weights[(n + 1) * kHeadGroup + h];
+// The same of the attention itself.
+template <typename Share>
+__device__ inline float merged(uint32_t n, uint32_t h, uint32_t i, Share share, const float* weights) {
+  return merged_value(n, h, i, share, weights) / weights[(n + 1) * kHeadGroup + h];
 }
 // Element e of a head of the one share that n are together.
 template <typename Share>

@@ -17,15 +17,16 @@ struct Queue {
 
 constexpr uint32_t kFewTokens = 64;  // most that are multiplied as few
 
-/// Where a step's eight columns 8 part to 8 part + 7 are, in parts of 16 bytes: few tokens come to shared memory as
-/// they are, and what lanes then read together must lie together.
-UPG_HOST_DEVICE constexpr unsigned place_of_part(unsigned part, bool few) {
-  return few ? part / 4 % 2 * 16 + part % 4 * 4 + part / 8 : part;
+/// Where the eight columns from `column` on, a multiple of 8, are in a token's row. Few tokens come to shared memory as
+/// they are, and what lanes then read together must lie together: their parts of eight have an order within a step.
+UPG_HOST_DEVICE constexpr uint32_t place_of_columns(uint32_t column, bool few) {
+  const uint32_t part = column / 8 % 32;
+  return few ? column / 256 * 256 + 8 * (part / 4 % 2 * 16 + part % 4 * 4 + part / 8) : column;
 }
 
 /// Tokens as they enter a product.
 struct HalfTokens {
-  void* values;    // f16 [n_tokens rounded up to 256][256 steps], places as in place_of_column() and place_of_part()
+  void* values;    // f16 [n_tokens rounded up to 256][256 steps], places as in place_of_column() and place_of_columns()
   float* scales;   // [n_tokens]: powers of two
   uint32_t width;  // 256 steps
 };

@@ -11,8 +11,6 @@ constexpr unsigned kTileQueries = 64, kPassPositions = 64;
 constexpr unsigned kAttendWarps = kTileQueries / 16;
 constexpr unsigned kAttendThreads = 32 * kAttendWarps;
 
-__device__ __forceinline__ uint32_t pack(float low, float high) { return bits_of(__floats2half2_rn(low, high)); }
-
 // Integers in halves, times the scale.
 __device__ __forceinline__ uint32_t scaled(uint32_t pair, float scale) {
   const float2 x = __half22float2(*reinterpret_cast<const __half2*>(&pair));

@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kSingleThreads, kResidentBlocks)
   }
   for (uint32_t i = threadIdx.x; i < heads * d; i += kSingleThreads) {
     const uint32_t h = i / d;
-    of_token[i] = merged_value(kShares, h, i - h * d, share, weights) / merged_total(kShares, h, weights);
+    of_token[i] = merged(kShares, h, i - h * d, share, weights);
   }
 }
 
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kSingleThreads)
   for (uint32_t i = threadIdx.x; i < heads * d; i += kSingleThreads) {
     const uint32_t h = i / d;
     x[(static_cast<uint64_t>(token) * s.heads + first_head) * d + i] =
-        merged_value(shape.splits, h, i - h * d, part, weights) / merged_total(shape.splits, h, weights);
+        merged(shape.splits, h, i - h * d, part, weights);
   }
 }
 

@@ -109,9 +109,8 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
     for (unsigned i = threadIdx.x; i < kTokens * (kChunkColumns / 8); i += kGemmThreads) {
       const uint32_t token = i / (kChunkColumns / 8), part = i % (kChunkColumns / 8);
       const uint32_t column = chunk * kChunkColumns + 8 * part;
-      copy16(to + token * kTokenRowBytes + 16 * part, x + static_cast<uint64_t>(first_token + token) * width +
-                                                          column / 256 * 256 +
-                                                          8 * place_of_part(column / 8 % 32, n <= kFewTokens));
+      copy16(to + token * kTokenRowBytes + 16 * part,
+             x + static_cast<uint64_t>(first_token + token) * width + place_of_columns(column, n <= kFewTokens));
     }
   };
   const auto decode = [&](uint32_t chunk) {

@@ -116,14 +116,10 @@ __global__ void __launch_bounds__(kOpThreads)
   for (uint32_t c = first + 8 * threadIdx.x; c < end; c += 8 * kOpThreads) {
     const auto* from = reinterpret_cast<const float4*>(values + c - first);
     const float4 a = from[0], b = from[1];
-    const auto pair = [&](float low, float high) {
-      const __half2 both = __floats2half2_rn(low * inverse, high * inverse);
-      return *reinterpret_cast<const uint32_t*>(&both);
-    };
     // The order of place_of_column().
-    const uint32_t place = c / 256 * 256 + 8 * place_of_part(c / 8 % 32, few);
-    *reinterpret_cast<uint4*>(halves + place) =
-        make_uint4(pair(a.x, b.x), pair(a.y, b.y), pair(a.z, b.z), pair(a.w, b.w));
+    const auto scaled = [&](float low, float high) { return pack(low * inverse, high * inverse); };
+    *reinterpret_cast<uint4*>(halves + place_of_columns(c, few)) =
+        make_uint4(scaled(a.x, b.x), scaled(a.y, b.y), scaled(a.z, b.z), scaled(a.w, b.w));
   }
 #if __CUDA_ARCH__ >= 900
   // Nobody leaves while others still read what it has found.

@@ -8,6 +8,7 @@
 namespace upg::cuda {
 
 __device__ __forceinline__ uint32_t bits_of(__half2 x) { return *reinterpret_cast<const uint32_t*>(&x); }
+__device__ __forceinline__ uint32_t pack(float low, float high) { return bits_of(__floats2half2_rn(low, high)); }
 
 /// Four integers from -128 on, as bytes with kOffset added to them, to halves.
 __device__ __forceinline__ void biased_to_halves(uint32_t biased, __half2& low, __half2& high) {
