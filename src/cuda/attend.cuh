@@ -104,7 +104,7 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
   const uint32_t first = shape.first, each = shape.each, splits = shape.splits;
   const uint32_t stride = d + 2, most_heads = shape.few ? 1 : kHeadGroup;
   const uint32_t in_tag = tag_of(s.in_layer, pass.layers_before), out_tag = tag_of(s.out_layer, pass.layers_before);
-  float* fresh = scratch.sums;  // the new key, then the new value
+  float* fresh = scratch.attend;  // the new key, then the new value
   auto& queries = *reinterpret_cast<QueryTile*>(fresh + 2 * kMaxHeadDim);
   float* shares = fresh + 2 * kMaxHeadDim + kQueryTileFloats;
   float* angles = shares + kAttendShares * kHeadGroup * (kMaxHeadDim + 2);  // [rotary_dim]: cosines, then sines

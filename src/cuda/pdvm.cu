@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "cuda/attend.cuh"
 #include "cuda/embed.cuh"
 #include "cuda/launch.cuh"
@@ -26,6 +28,24 @@ __device__ void wait_for_all(State* state, Pass& pass, Patience& patience) {
       asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived) : "memory");
     } while (seen < wanted && patience.more());
   }
+}
+
+// Asks for word i of what is at `from`. On GPUs before 9.0 it is there at once: groups of such copies are counted
+// there, to know which weights have come.
+__device__ void fetch_word(void* to, const void* from, uint32_t i) {
+  uint32_t* word = static_cast<uint32_t*>(to) + i;
+  const uint32_t* source = static_cast<const uint32_t*>(from) + i;
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(word)), "l"(source) : "memory");
+#else
+  *word = *source;
+#endif
+}
+// All that this thread asked for.
+__device__ void words_are_there() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
 }
 
 // Brings nearer what a stage reads that no other stage wrote just now.
@@ -59,15 +79,17 @@ __device__ void select_stage(const Stage& s, State* state) {
 __global__ void __launch_bounds__(kThreads, 1)
     run(Machine m, uint32_t begin, uint32_t end, uint32_t first_reading, uint32_t end_reading) {
   extern __shared__ __align__(128) uint8_t shared[];
-  const uint32_t warp = uniform(threadIdx.x / 32);
+  const uint32_t warp = share_of_warp();
   const auto at = [&](uint32_t place) { return static_cast<void*>(shared + place); };
   const Scratch scratch = {static_cast<int8_t*>(at(m.places.q)),
                            static_cast<uint32_t*>(at(m.places.zero)),
                            static_cast<float*>(at(m.places.x)),
                            static_cast<float*>(at(m.places.stream)),
                            static_cast<float*>(at(m.places.sums)),
+                           static_cast<float*>(at(m.places.q)),
                            static_cast<Span*>(at(m.places.spans)),
                            m.sum_slots,
+                           m.slot_bytes,
                            static_cast<float*>(at(m.places.reduce)),
                            static_cast<float2*>(at(m.places.steps)),
                            m.one};
@@ -78,24 +100,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   constexpr uint32_t kStageWords = sizeof(Stage) / 4;
   static_assert(kStageWords <= kThreads, "a thread a word");
   const auto fetch_stage = [&](uint32_t i) {
-    if (i >= end || threadIdx.x >= kStageWords) return;
-    const uint32_t* from = reinterpret_cast<const uint32_t*>(m.stages + i) + threadIdx.x;
-    uint32_t* to = reinterpret_cast<uint32_t*>(&stages[i % kStagesAtHand]) + threadIdx.x;
-#if __CUDA_ARCH__ >= 900  // before, groups of such copies are counted to know which weights are there
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from) : "memory");
-#else
-    *to = *from;
-#endif
-  };
-  const auto stages_are_there = [] {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.wait_all;" ::: "memory");
-#endif
+    if (i < end && threadIdx.x < kStageWords) fetch_word(&stages[i % kStagesAtHand], m.stages + i, threadIdx.x);
   };
   for (uint32_t i = begin; i < begin + 3; ++i) fetch_stage(i);
-  stages_are_there();
   for (uint32_t i = threadIdx.x; i < (end_reading - first_reading) * (sizeof(Reading) / 4); i += kThreads)
-    reinterpret_cast<uint32_t*>(readings)[i] = reinterpret_cast<const uint32_t*>(m.readings + first_reading)[i];
+    fetch_word(readings, m.readings + first_reading, i);
+  words_are_there();
   __syncthreads();
   // What is above, and the first weights, depends on no kernel before.
   WeightStream stream(readings, end_reading - first_reading, warp,
@@ -137,7 +147,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         select_stage(s, m.state);
         break;
     }
-    stages_are_there();
+    words_are_there();
     // What has tags needs no waiting for all; and products meet inside, so that the block need not meet after them.
     const bool ends = s.op == Op::kEmbed || s.best != nullptr;
     const uint32_t next = uniform(stage_of_mine()) + 1;
@@ -194,9 +204,10 @@ bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
   };
   SharedPlaces& p = m->places;
   p.q = place(32 * m->input_blocks);
-  p.sums = place(sizeof(float) * m->sum_floats);
-  p.spans = place(sizeof(Span) * m->most_panels);
   p.zero = place(sizeof(uint32_t) * m->input_blocks);
+  p.sums = place(sizeof(float) * m->sum_floats);
+  end = std::max(end, p.q + static_cast<uint32_t>(sizeof(float)) * kAttendFloats);
+  p.spans = place(sizeof(Span) * m->most_panels);
   p.x = place(sizeof(float) * m->residual_columns);
   p.stream = place(sizeof(float) * m->hidden);
   p.reduce = place(sizeof(float) * kWarps);
@@ -204,9 +215,12 @@ bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
   p.readings = place(sizeof(Reading) * m->readings_count);
   constexpr uint32_t kAligned = 128;
   if (end + kDeclared + kAligned >= limit) return false;
-  m->slots = (limit - kDeclared - kAligned - end) / (kWarps * (m->slot_bytes + 8));
   const uint32_t most = bulk_copies ? 8 : WeightStream::kFallbackSlots, least = bulk_copies ? 2 : most;
-  if (m->slots > most) m->slots = most;
+  const auto slots_of = [&](uint32_t bytes) {
+    return std::min((limit - kDeclared - kAligned - end) / (kWarps * (bytes + 8)), most);
+  };
+  if (slots_of(m->slot_bytes) < least) m->slot_bytes = m->widest_step;
+  m->slots = slots_of(m->slot_bytes);
   p.barriers = place(sizeof(uint64_t) * kWarps * m->slots);
   end = (end + kAligned - 1) / kAligned * kAligned;
   p.rings = place(uint64_t{kWarps} * m->slots * m->slot_bytes);

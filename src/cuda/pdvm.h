@@ -21,6 +21,7 @@ struct Machine {
   State* state;                // on the device
   uint32_t blocks;             // one a multiprocessor
   uint32_t slots, slot_bytes;  // of each warp's ring, a unit a slot
+  uint32_t widest_step;        // bytes: least that a slot has room for
   uint32_t input_blocks;       // widest slice of any product's input, in blocks of 32
   uint32_t residual_columns;   // most columns of a matrix that has a residual
   uint32_t hidden;             // of the residual stream, rounded up to 4
@@ -33,8 +34,8 @@ struct Machine {
   uint32_t one;      // 1, set by launch(): trellis.cuh
 };
 
-/// Sets slots, places and shared_bytes from the rest, within what a block may have. `bulk_copies`: the GPU has them
-/// (9.0). Returns false if the ring has no room.
+/// Sets slots, places and shared_bytes from the rest, within what a block may have, and slots for one step where there
+/// is no room for larger ones. `bulk_copies`: the GPU has them (9.0). Returns false if not even those have room.
 bool fit_shared_memory(Machine* machine, uint32_t limit, bool bulk_copies);
 
 /// Stages [begin, end), and which readings are theirs.

@@ -23,12 +23,14 @@ struct Scratch {
   uint32_t* zero;  // [the same blocks]: zero_of() their scales
   float* x;        // [columns], only where some matrix has a residual
   float* stream;   // [hidden] the residual stream, once this launch has had it: each block adds up all of it
-  float* sums;     // [kWarps][slots][16], or what attention needs
+  float* sums;     // [kWarps][slots][16]
+  float* attend;   // [kAttendFloats], where q, zero and sums are: between products
   Span* spans;     // [most panels of a block]
   uint32_t sum_slots;
-  float* reduce;  // [kWarps]
-  float2* steps;  // [256] of the matrix at hand: for a byte of two places, both steps
-  uint32_t one;   // 1, for decoders
+  uint32_t slot_bytes;  // of a ring
+  float* reduce;        // [kWarps]
+  float2* steps;        // [256] of the matrix at hand: for a byte of two places, both steps
+  uint32_t one;         // 1, for decoders
 };
 
 __device__ inline float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
@@ -273,6 +275,7 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
   const Decoder decoder(w, scratch.one, 0);
   const uint32_t n = share.slice_steps();
   const uint32_t block = 2 * t + g / 4;  // this lane's own of each step
+  const bool pairs = unit_steps(scratch.slot_bytes, Decoder::kBits) == 2;
   uint32_t slot = warp * scratch.sum_slots;
   uint32_t panel = share.begin / n, in_slice = share.begin - panel * n;
   for (uint32_t left = share.end - share.begin; left > 0;) {
@@ -293,9 +296,9 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
     };
     uint32_t of_panel = now;
 #pragma unroll 1
-    for (; of_panel >= kUnitSteps; of_panel -= kUnitSteps) multiply(kUnitSteps);
-    static_assert(kUnitSteps == 2, "one may be left over");
-    if (of_panel > 0) multiply(1);
+    for (; pairs && of_panel >= 2; of_panel -= 2) multiply(2);
+#pragma unroll 1
+    for (; of_panel > 0; --of_panel) multiply(1);
 #pragma unroll
     for (unsigned r = 0; r < 4; ++r) {
       acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 1);
@@ -362,7 +365,7 @@ __device__ inline Best block_best(Best best, const Scratch& scratch) {
 __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const Scratch& scratch, Pass& pass,
                                      Patience& patience) {
   const TrellisMatrix& w = s.w;
-  const uint32_t warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
+  const uint32_t warp = share_of_warp(), lane = threadIdx.x % 32;
   Share share = share_of(s.deal, blockIdx.x, warp);
   share.slice_begin = uniform(share.slice_begin);
   share.slice_end = uniform(share.slice_end);

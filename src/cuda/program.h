@@ -11,7 +11,6 @@ namespace upg::cuda {
 constexpr unsigned kWarps = 16;  // of a block; one block on each multiprocessor
 constexpr unsigned kThreads = 32 * kWarps;
 constexpr unsigned kStepBlocks = 8;  // of 32 columns: what a warp multiplies at a time, for 16 rows
-constexpr unsigned kUnitSteps = 2;   // neighbours of a panel that are copied together
 constexpr unsigned kHeadGroup = 4;   // query heads that share one pass over keys and values
 constexpr unsigned kMaxHeadDim = 128;
 constexpr unsigned kMostAttendSplits = 160;         // blocks that share a group's attention
@@ -44,6 +43,10 @@ struct TrellisMatrix {
   const float* residual_scales;
 };
 UPG_HOST_DEVICE constexpr unsigned step_bytes(unsigned bits) { return bits * 512 + 64; }
+/// Neighbours of a panel that are copied together, as a unit: two, where a slot of a ring has room for them.
+UPG_HOST_DEVICE constexpr unsigned unit_steps(unsigned slot_bytes, unsigned bits) {
+  return 2 * step_bytes(bits) <= slot_bytes ? 2 : 1;
+}
 
 /// Things in parts that differ by one at most, the larger ones first.
 struct Cut {

@@ -248,8 +248,8 @@ AttendShape attend_shape(const AttentionShape& attention, uint64_t position, uin
 Machine size_machine(const std::vector<Stage>& stages, uint32_t blocks) {
   Machine m{};
   m.blocks = blocks;
-  m.sum_floats = kAttendFloats;
   m.sum_slots = 1;
+  uint64_t steps_of[5] = {};  // by bits
   for (const Stage& s : stages) {
     if (s.op != Op::kProduct) continue;
     if (s.input == Input::kNorm) m.hidden = up(s.w.cols, 4) * 4;
@@ -258,11 +258,15 @@ Machine size_machine(const std::vector<Stage>& stages, uint32_t blocks) {
     // A slice may also have one step less than the widest.
     m.sum_slots = std::max(m.sum_slots, of_warp / std::max(n - 1, 1u) + 2);
     m.most_panels = std::max(m.most_panels, most_panels(s.w, s.deal.slices, blocks));
-    m.slot_bytes = std::max(m.slot_bytes, kUnitSteps * step_bytes(s.w.bits));
+    steps_of[s.w.bits] += uint64_t{s.w.panels} * s.w.steps;
+    m.widest_step = std::max(m.widest_step, step_bytes(s.w.bits));
     m.input_blocks = std::max(m.input_blocks, kStepBlocks * n);
     if (s.w.residual_values != nullptr) m.residual_columns = std::max(m.residual_columns, up(s.w.cols, 4) * 4);
   }
-  m.sum_floats = std::max(m.sum_floats, kWarps * m.sum_slots * 16);
+  m.sum_floats = kWarps * m.sum_slots * 16;
+  // Room for two steps of most weights: more slots are worth more than units of two for the others.
+  const auto bits = static_cast<uint32_t>(std::max_element(steps_of, steps_of + 5) - steps_of);
+  m.slot_bytes = std::max(m.widest_step, 2 * step_bytes(bits));
   return m;
 }
 

@@ -7,6 +7,8 @@
 
 namespace upg::cuda {
 
+constexpr uint32_t kSchedulers = 4;  // of a multiprocessor
+
 /// The steps of one product that fall to a block, and of these to a warp: contiguous in units of (panel, slice).
 struct Share {
   uint32_t slice;
@@ -37,6 +39,13 @@ __device__ inline Share share_of(const Deal& deal, uint32_t block, uint32_t warp
 // What is the same in all lanes of a warp, all of which come here, in a way that the compiler sees it: such numbers
 // have registers and instructions of their own.
 __device__ inline uint32_t uniform(uint32_t x) { return __shfl_sync(0xffffffffu, x, 0); }
+
+// Which of a block's shares is this warp's. The larger shares are spread evenly among all; a scheduler, which has every
+// fourth warp, gets neighbours, so that it has as many of them as the others.
+__device__ inline uint32_t share_of_warp() {
+  const uint32_t warp = uniform(threadIdx.x / 32);
+  return warp % kSchedulers * (kWarps / kSchedulers) + warp / kSchedulers;
+}
 
 __device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
@@ -119,7 +128,7 @@ class WeightStream {
     for (uint32_t i = 0; i < slots; ++i) fill(ring_ + i * slot_bytes, barriers_ + 8 * i);
   }
 
-  /// The next unit of this warp, in order: kUnitSteps steps, or what the panel or the share has left.
+  /// The next unit of this warp, in order: unit_steps(), or what the panel or the share has left.
   __device__ const uint8_t* front() {
 #if __CUDA_ARCH__ >= 900
     barrier_wait(full_, phase_);
@@ -175,7 +184,7 @@ class WeightStream {
     at_ = static_cast<uint64_t>(uniform(static_cast<uint32_t>(at >> 32))) << 32 | uniform(static_cast<uint32_t>(at));
     run_ = steps * bytes;
     left_ = (all - steps) * bytes;
-    unit_bytes_ = kUnitSteps * bytes;
+    unit_bytes_ = unit_steps(slot_bytes_, r.bits) * bytes;
     slice_bytes_ = uniform(n) * bytes;
     panel_gap_ = uniform(r.steps - n) * bytes;
   }

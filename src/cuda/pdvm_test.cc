@@ -1,0 +1,67 @@
+// How a block's shared memory is laid out. Needs no GPU.
+#include "cuda/pdvm.h"
+
+#include <gtest/gtest.h>
+
+namespace upg::cuda {
+namespace {
+
+// What program_builder.h finds for a model of so many columns and steps of three bits.
+Machine machine(uint32_t hidden, uint32_t widest_input) {
+  Machine m{};
+  m.hidden = hidden;
+  m.input_blocks = widest_input / 32;
+  m.sum_slots = 4;
+  m.sum_floats = kWarps * m.sum_slots * 16;
+  m.most_panels = 17;
+  m.readings_count = 200;
+  m.widest_step = step_bytes(4);
+  m.slot_bytes = 2 * step_bytes(3);
+  return m;
+}
+
+constexpr uint32_t kHopper = 227 << 10, kAda = 99 << 10, kTuring = 64 << 10;  // bytes that a block may have
+
+TEST(SharedMemory, HasUnitsOfTwoStepsWhereThereIsRoom) {
+  Machine m = machine(5120, 8960);
+  ASSERT_TRUE(fit_shared_memory(&m, kHopper, true));
+  EXPECT_EQ(m.slot_bytes, 2 * step_bytes(3));
+  EXPECT_EQ(unit_steps(m.slot_bytes, 3), 2u);
+  EXPECT_EQ(unit_steps(m.slot_bytes, 4), 1u) << "which is no reason for larger slots";
+  EXPECT_GE(m.slots, 3u);
+  EXPECT_LE(m.shared_bytes, kHopper);
+}
+
+TEST(SharedMemory, HasUnitsOfOneStepWhereThereIsLess) {
+  Machine m = machine(3072, 8192);  // Llama 3.2 3B
+  m.widest_step = step_bytes(3);
+  ASSERT_TRUE(fit_shared_memory(&m, kAda, false));
+  EXPECT_EQ(m.slot_bytes, step_bytes(3));
+  EXPECT_EQ(m.slots, 2u);
+  EXPECT_LE(m.shared_bytes, kAda);
+}
+
+TEST(SharedMemory, RefusesWhatDoesNotFit) {
+  Machine small = machine(1024, 3072), large = machine(5120, 8960);
+  EXPECT_FALSE(fit_shared_memory(&small, kTuring, false));
+  EXPECT_FALSE(fit_shared_memory(&large, kAda, false));
+}
+
+TEST(SharedMemory, PlacesDoNotOverlapButForAttention) {
+  Machine m = machine(5120, 8960);
+  m.residual_columns = 512;
+  ASSERT_TRUE(fit_shared_memory(&m, kHopper, true));
+  const SharedPlaces& p = m.places;
+  const uint32_t order[] = {p.q,      p.zero,  p.sums,     p.spans,    p.x,     p.stream,
+                            p.reduce, p.steps, p.readings, p.barriers, p.rings, m.shared_bytes};
+  for (size_t i = 1; i < std::size(order); ++i) EXPECT_LT(order[i - 1], order[i]) << i;
+  EXPECT_GE(p.zero - p.q, 32 * m.input_blocks);
+  EXPECT_GE(p.sums - p.zero, 4 * m.input_blocks);
+  EXPECT_GE(p.spans - p.sums, 4 * m.sum_floats);
+  EXPECT_GE(p.spans - p.q, 4 * kAttendFloats) << "attention has all of these";
+  EXPECT_EQ(p.rings % 128, 0u);
+  EXPECT_GE(m.shared_bytes - p.rings, kWarps * m.slots * m.slot_bytes);
+}
+
+}  // namespace
+}  // namespace upg::cuda
