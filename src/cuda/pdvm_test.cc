@@ -3,10 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <iterator>
+
 namespace upg::cuda {
 namespace {
 
-// What program_builder.h finds for a model of so many columns and steps of three bits.
+// What program_builder.h finds for a model of so many columns, with most weights of three bits and some of four.
 Machine machine(uint32_t hidden, uint32_t widest_input) {
   Machine m{};
   m.hidden = hidden;
@@ -34,7 +36,7 @@ TEST(SharedMemory, HasUnitsOfTwoStepsWhereThereIsRoom) {
 
 TEST(SharedMemory, HasUnitsOfOneStepWhereThereIsLess) {
   Machine m = machine(3072, 8192);  // Llama 3.2 3B
-  m.widest_step = step_bytes(3);
+  m.widest_step = step_bytes(3);    // all of three bits
   ASSERT_TRUE(fit_shared_memory(&m, kAda, false));
   EXPECT_EQ(m.slot_bytes, step_bytes(3));
   EXPECT_EQ(m.slots, 2u);
