@@ -60,6 +60,7 @@ class Conversation {
   void command(const std::string& line);
   void answer(const std::function<ChatResult(const Chat::Emit&)>& ask);
   void report(const ChatResult& result);
+  void stopped(std::string_view what);
 
   std::shared_ptr<Engine> engine_;
   Chat chat_;
@@ -161,7 +162,6 @@ void Conversation::command(const std::string& line) {
 }
 
 void Conversation::answer(const std::function<ChatResult(const Chat::Emit&)>& ask) {
-  if (on_terminal_) interrupted = terminated.load();
   bool written = false;
   last_ = [&] {
     try {
@@ -201,12 +201,17 @@ void Conversation::report(const ChatResult& result) {
     fmt::print("\n");
   }
   if (std::fflush(stdout) != 0) throw Error(ErrorCode::kIo, "cannot write to stdout: is the disk full?");
-  if (result.finish == FinishReason::kCancelled && on_terminal_) note("[stopped]\n");
+  if (result.finish == FinishReason::kCancelled && on_terminal_) stopped("[stopped]");
   if (result.finish != FinishReason::kLength || json_) return;
   if (result.tokens.size() >= options_.max_tokens)
     note("[stopped after {} tokens: /params max_tokens=N allows more]\n", result.tokens.size());
   else
     note("[the context of {} tokens is full: /clear begins anew, --context N makes it larger]\n", chat_.context());
+}
+
+void Conversation::stopped(std::string_view what) {
+  interrupted = false;  // before it is said: who then presses Ctrl-C means the prompt
+  note("{}\n", what);
 }
 
 void Conversation::take(const Turn& turn) {
@@ -215,8 +220,9 @@ void Conversation::take(const Turn& turn) {
     answer([&](const Chat::Emit& emit) { return chat_.say(turn.text, options_, emit); });
   } catch (const Error& error) {
     if (!on_terminal_ || terminated) throw;
-    note("{}\n", error.code() == ErrorCode::kCancelled ? "[stopped before the answer began; the message is dropped]"
-                                                       : error.what());
+    if (error.code() == ErrorCode::kCancelled)
+      return stopped("[stopped before the answer began; the message is dropped]");
+    note("{}\n", error.what());
   }
 }
 

@@ -80,11 +80,12 @@ class Terminal : public LineSource {
     prompt_ = prompt;
     stopped_ = false;
     int length = 0;
+    // Before the prompt is seen: el_gets sets it after, and a Ctrl-D between the two is lost.
+    ::el_set(edit_, EL_PREP_TERM, 1);
     const char* text = ::el_gets(edit_, &length);
     if (stopped_) {
       std::fputs("^C\n", out_);
       std::fflush(out_);
-      interrupted = false;
       if (terminated) throw Error(ErrorCode::kCancelled, "terminated");
       return {.kind = Line::Kind::kInterrupted, .was_empty = was_empty_};
     }
@@ -130,7 +131,7 @@ class Terminal : public LineSource {
     for (;;) {
       pollfd waiting{STDIN_FILENO, POLLIN, 0};
       const int ready = ::poll(&waiting, 1, 200);  // a signal in between is seen soon
-      if (interrupted) {
+      if (interrupted.exchange(false)) {           // taken here and nowhere later: the next press is another
         const LineInfo* line = ::el_line(edit);
         self.was_empty_ = line->lastchar == line->buffer;
         self.stopped_ = true;

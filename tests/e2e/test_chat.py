@@ -145,9 +145,8 @@ class ChatOnATerminal(CliTest):
         self.until("> ")
         self.assertIn("2 messages", self.type("/stats\n", "cancelled"))
         self.until("> ")
-        for _ in range(2):
-            self.type("\x03", "^C")
-        self.until("Ctrl-D ends")
+        self.type("\x03", "^C\r\n")
+        self.type("\x03", "Ctrl-D ends")
         self.until("> ")
         self.type("/params max_tokens=2\n", "> ")
         self.type("More\n", "[stopped after 2 tokens")
