@@ -8,12 +8,11 @@
 #include "kernels/args.h"
 #include "kernels/cpu/mdcsr_avx2-inl.h"
 //
+#include "kernels/cpu/prefetch-inl.h"
 #include "kernels/cpu/residual-inl.h"
 
 namespace upg::kernels {
 namespace {
-
-constexpr uint64_t kPrefetchBytes = 12 << 10;
 
 inline __m256i nibble_mask() { return _mm256_set1_epi8(15); }
 inline __m256i high(__m256i x) { return _mm256_srli_epi32(x, 4); }
@@ -181,8 +180,7 @@ inline void one_token_panel(const MatmulArgs& args, const TrellisView& w, const 
   const uint8_t* scales = w.block_scales + panel * w.blocks * kTrellisScaleBytes;
   __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
   for (uint64_t b = 0; b < w.blocks; ++b, words += kBits * 16, scales += kTrellisScaleBytes) {
-    for (unsigned line = 0; line < kBits; ++line)
-      _mm_prefetch(reinterpret_cast<const char*>(words + 16 * line) + kPrefetchBytes, _MM_HINT_T0);
+    for (unsigned line = 0; line < kBits; ++line) prefetch_ahead(words + 16 * line);
     for (unsigned half = 0; half < 2; ++half) {
       __m256i levels[kSlots];
       decoder.tile(words + 8 * half, levels);

@@ -1,12 +1,14 @@
 // Manifold trellis on AVX-512 VNNI: a lane is a row, a register a word of 16 rows, and one byte shuffle of its nibbles
-// four weights of each row. See codec/layout/trellis.h for the layout. Include after mdcsr_avx512-inl.h and a
-// definition of Table, the lookup of 16 entries by each byte's low nibble, and expand UPG_TRELLIS_KERNELS once.
+// four weights of each row. See codec/layout/trellis.h for the layout. Include after mdcsr_avx512-inl.h and
+// definitions of Table, the lookup of 16 entries by each byte's low nibble, and of step_indices(), a tile's block
+// scales one a lane (bits above the low four mean nothing), and expand UPG_TRELLIS_KERNELS once.
 #pragma once
 
 #include <immintrin.h>
 
 #include "codec/layout/trellis.h"
 #include "kernels/args.h"
+#include "kernels/cpu/prefetch-inl.h"
 #include "kernels/cpu/residual-inl.h"
 #include "kernels/cpu/unroll-inl.h"
 
@@ -53,14 +55,17 @@ struct Decoder<2> {
     x = biased_table(tx, bias);
     y = biased_table(ty, bias);
   }
-  void tile(const uint32_t* words, __m512i* out) const {
-    const __m512i a = load_word(words, 0), b = load_word(words, 1);
-    const __m512i ta = turn(a), tb = turn(b);
-    // f = u1 ^ u3 already lies where it is wanted in the exclusive or of two words; s = u2 moves by one or three.
-    low(a, _mm512_xor_si512(ta, tb), tb, out);
-    high_codes(a, _mm512_xor_si512(a, tb), tb, out + 2);
-    low(b, _mm512_xor_si512(a, tb), a, out + 4);
-    high_codes(b, _mm512_xor_si512(a, b), a, out + 6);
+  struct Words {
+    __m512i a, b, ta, tb;
+    explicit Words(const uint32_t* words) : a(load_word(words, 0)), b(load_word(words, 1)), ta(turn(a)), tb(turn(b)) {}
+  };
+  // f = u1 ^ u3 already lies where it is wanted in the exclusive or of two words; s = u2 moves by one or three.
+  template <unsigned kPlane>
+  void plane(const Words& w, __m512i* out) const {
+    if constexpr (kPlane == 0) low(w.a, _mm512_xor_si512(w.ta, w.tb), w.tb, out);
+    if constexpr (kPlane == 1) high_codes(w.a, _mm512_xor_si512(w.a, w.tb), w.tb, out);
+    if constexpr (kPlane == 2) low(w.b, _mm512_xor_si512(w.a, w.tb), w.a, out);
+    if constexpr (kPlane == 3) high_codes(w.b, _mm512_xor_si512(w.a, w.b), w.a, out);
   }
   void low(__m512i word, __m512i flips, __m512i rows, __m512i* out) const {
     x.plane(merge(0x33, word, merge(0x44, flips, _mm512_slli_epi32(rows, 3))), out);
@@ -80,17 +85,30 @@ struct Decoder<3> {
     abc = biased_table(t, bias);
     d = biased_table(reversed, bias);
   }
-  void tile(const uint32_t* words, __m512i* out) const {
-    const __m512i a = load_word(words, 0), b = load_word(words, 1), c = load_word(words, 2);
-    // Plane 3 lies in the top bits, its low bit in a's: turning by one more puts that where planes 0 to 2 have theirs.
-    const __m512i td = _mm512_rol_epi32(a, 1), tb = turn(b), tc = turn(c), a3 = _mm512_slli_epi32(a, 3);
-    abc.plane(merge(0x77, flipped(a, td, tb), _mm512_rol_epi32(c, 7)), out);
-    abc.plane(merge(0x77, flipped(b, a, tc), turn(a)), out + 2);
-    abc.plane(merge(0x77, flipped(c, b, td), a3), out + 4);
-    // Bits 3 to 1 of a nibble: the code's bits 0 (with f = c ^ a), 1 and 2; bit 0: s = b.
-    const __m512i low_bit = xor3(a, a3, _mm512_slli_epi32(c, 3));
-    const __m512i rest = merge(0x44, _mm512_srli_epi32(b, 1), _mm512_srli_epi32(c, 2));
-    d.plane(merge(0x88, low_bit, merge(0x11, b, rest)), out + 6);
+  // td: plane 3 lies in the top bits, its low bit in a's: turning by one more puts that where planes 0 to 2 have
+  // theirs.
+  struct Words {
+    __m512i a, b, c, td, tb, tc, a3;
+    explicit Words(const uint32_t* words)
+        : a(load_word(words, 0)),
+          b(load_word(words, 1)),
+          c(load_word(words, 2)),
+          td(_mm512_rol_epi32(a, 1)),
+          tb(turn(b)),
+          tc(turn(c)),
+          a3(_mm512_slli_epi32(a, 3)) {}
+  };
+  template <unsigned kPlane>
+  void plane(const Words& w, __m512i* out) const {
+    if constexpr (kPlane == 0) abc.plane(merge(0x77, flipped(w.a, w.td, w.tb), _mm512_rol_epi32(w.c, 7)), out);
+    if constexpr (kPlane == 1) abc.plane(merge(0x77, flipped(w.b, w.a, w.tc), turn(w.a)), out);
+    if constexpr (kPlane == 2) abc.plane(merge(0x77, flipped(w.c, w.b, w.td), w.a3), out);
+    if constexpr (kPlane == 3) {
+      // Bits 3 to 1 of a nibble: the code's bits 0 (with f = c ^ a), 1 and 2; bit 0: s = b.
+      const __m512i low_bit = xor3(w.a, w.a3, _mm512_slli_epi32(w.c, 3));
+      const __m512i rest = merge(0x44, _mm512_srli_epi32(w.b, 1), _mm512_srli_epi32(w.c, 2));
+      d.plane(merge(0x88, low_bit, merge(0x11, w.b, rest)), out);
+    }
   }
 };
 
@@ -98,18 +116,37 @@ template <>
 struct Decoder<4> {
   Table even, odd;  // T[0] and T[1]
   Decoder(const TrellisView& w, int bias) : even(biased_table(w.table[0], bias)), odd(biased_table(w.table[1], bias)) {}
-  void tile(const uint32_t* words, __m512i* out) const {
-    const __m512i a = load_word(words, 0), b = load_word(words, 1), c = load_word(words, 2), d = load_word(words, 3);
-    const __m512i tb = turn(b), tc = turn(c), td = turn(d);
-    codes(a, td, tc, tb, out);
-    codes(b, a, td, tc, out + 2);
-    codes(c, b, a, td, out + 4);
-    codes(d, c, b, a, out + 6);
+  struct Words {
+    __m512i a, b, c, d, tb, tc, td;
+    explicit Words(const uint32_t* words)
+        : a(load_word(words, 0)),
+          b(load_word(words, 1)),
+          c(load_word(words, 2)),
+          d(load_word(words, 3)),
+          tb(turn(b)),
+          tc(turn(c)),
+          td(turn(d)) {}
+  };
+  template <unsigned kPlane>
+  void plane(const Words& w, __m512i* out) const {
+    if constexpr (kPlane == 0) codes(w.a, w.td, w.tc, w.tb, out);
+    if constexpr (kPlane == 1) codes(w.b, w.a, w.td, w.tc, out);
+    if constexpr (kPlane == 2) codes(w.c, w.b, w.a, w.td, out);
+    if constexpr (kPlane == 3) codes(w.d, w.c, w.b, w.a, out);
   }
   void codes(__m512i word, __m512i u1, __m512i u2, __m512i u3, __m512i* out) const {
     Table::plane_of_two(even, odd, flipped(word, u1, u3), u2, out);
   }
 };
+
+template <unsigned kBits>
+inline void decode_tile(const Decoder<kBits>& decoder, const uint32_t* words, __m512i* out) {
+  const typename Decoder<kBits>::Words w(words);
+  decoder.template plane<0>(w, out);
+  decoder.template plane<1>(w, out + 2);
+  decoder.template plane<2>(w, out + 4);
+  decoder.template plane<3>(w, out + 6);
+}
 
 // A tile's block scales times 2^-15, one a lane. Activation scales are powers of two: the product of the two is a sum
 // of exponents, which takes no slot of the two pipes that multiply. `unit` is the float's bits without its bias, so
@@ -135,13 +172,7 @@ struct Steps {
             _mm512_cmp_ps_mask(steps, _mm512_setzero_ps(), _CMP_NEQ_OQ)};
   }
   __m512 lookup(const uint8_t* scales) const {
-    int64_t packed;
-    __builtin_memcpy(&packed, scales, 8);
-    // Byte j to lanes j and j + 8; vpermps takes the low four bits of each lane.
-    const __m512i spread = _mm512_set_epi32(7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0);
-    const __m512i shifts = _mm512_set_epi32(4, 4, 4, 4, 4, 4, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0);
-    const __m512i bytes = _mm512_shuffle_epi8(_mm512_set1_epi64(packed), spread);
-    return _mm512_permutexvar_ps(_mm512_srlv_epi32(bytes, shifts), table);
+    return _mm512_permutexvar_ps(step_indices(scales), table);  // which takes the low four bits of each lane
   }
 };
 
@@ -188,10 +219,6 @@ inline __m512 accumulate(__m512 acc, __m512i sum, const TileSteps& steps, float 
   return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), steps.times(scale), acc);
 }
 
-// Far enough ahead for memory at 40 GB/s a thread: Zen 5 reads 0.84 of what a plain read loop does without, 0.85 with
-// 2 KiB, 0.91 with 4, 0.98 with 8 to 32. The processor's own prefetchers stop at the end of a page.
-constexpr uint64_t kPrefetchBytes = 12 << 10;
-
 // Where the tiles of a panel lie.
 template <unsigned kBits>
 struct Panel {
@@ -201,24 +228,46 @@ struct Panel {
       : words(w.codes + panel * w.blocks * kBits * 16),
         scales(w.block_scales + panel * w.blocks * kTrellisScaleBytes) {}
   void tile(uint64_t block, const Decoder<kBits>& decoder, __m512i* bytes) const {
-    const uint32_t* at = words + block * kBits * 16;
-    for (unsigned line = 0; line < kBits; ++line)
-      _mm_prefetch(reinterpret_cast<const char*>(at + 16 * line) + kPrefetchBytes, _MM_HINT_T0);
-    decoder.tile(at, bytes);
+    decode_tile(decoder, at(block), bytes);
+  }
+  const uint32_t* at(uint64_t block) const {  // asks for later ones
+    const uint32_t* tile = words + block * kBits * 16;
+    for (unsigned line = 0; line < kBits; ++line) prefetch_ahead(tile + 16 * line);
+    return tile;
   }
   TileSteps steps(uint64_t block, const Steps& steps) const { return steps.tile(scales + block * kTrellisScaleBytes); }
 };
 
+// The two registers of one plane are multiplied, then hold that plane of the next block.
+template <unsigned kPlane, unsigned kBits>
+inline void dot_and_decode(const Decoder<kBits>& decoder, const typename Decoder<kBits>::Words& next, const int8_t* q,
+                           __m512i* bytes, __m512i* even, __m512i* odd) {
+  *even = _mm512_dpbusd_epi32(*even, bytes[2 * kPlane], four_columns(q + 8 * kPlane));
+  *odd = _mm512_dpbusd_epi32(*odd, bytes[2 * kPlane + 1], four_columns(q + 8 * kPlane + 4));
+  decoder.template plane<kPlane>(next, bytes + 2 * kPlane);
+}
+
+// A block is decoded between the products of the one before: from load to sum a block takes 70 cycles, and what waits
+// for that leaves Intel's schedulers (97 entries) no room for the next (Emerald Rapids: 38 Gweights/s, with this 54).
 template <unsigned kBits>
 inline void one_token(const MatmulArgs& args, const TrellisView& w, const Decoder<kBits>& decoder, const Steps& steps,
                       uint64_t index) {
   const Panel<kBits> panel(w, index);
   __m512 acc = _mm512_setzero_ps();
+  __m512i bytes[kSlots];
+  if (w.blocks > 0) panel.tile(0, decoder, bytes);
   for (uint64_t b = 0; b < w.blocks; ++b) {
-    __m512i bytes[1][kSlots], sum[1];
-    panel.tile(b, decoder, bytes[0]);
-    dot(bytes, args.q8.q + 32 * b, args.q8.offset[b], sum);
-    acc = accumulate(acc, sum[0], panel.steps(b, steps), args.q8.scale[b]);
+    const uint8_t* scales = panel.scales + b * kTrellisScaleBytes;
+    _mm_prefetch(reinterpret_cast<const char*>(scales) + 512, _MM_HINT_T0);
+    const typename Decoder<kBits>::Words next(panel.at(b + 1 < w.blocks ? b + 1 : b));
+    __m512i even = _mm512_set1_epi32(args.q8.offset[b]), odd = _mm512_setzero_si512();
+    const int8_t* q = args.q8.q + 32 * b;
+    dot_and_decode<0>(decoder, next, q, bytes, &even, &odd);
+    dot_and_decode<1>(decoder, next, q, bytes, &even, &odd);
+    dot_and_decode<2>(decoder, next, q, bytes, &even, &odd);
+    dot_and_decode<3>(decoder, next, q, bytes, &even, &odd);
+    const __m512 scale = _mm512_mul_ps(steps.lookup(scales), _mm512_set1_ps(args.q8.scale[b]));
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(even, odd)), scale, acc);
   }
   __mmask16 lanes;
   const __m512 row_scale = panel_scales(w, index, &lanes);
@@ -312,7 +361,7 @@ inline void unpack(const UnpackArgs& args) {
   for (uint64_t col = args.col_begin; col < args.col_end; col += kTrellisBlockCols) {
     const uint64_t tile = args.panel * w.blocks + col / kTrellisBlockCols;
     __m512i bytes[kSlots];
-    decoder.tile(w.codes + tile * kBits * 16, bytes);
+    decode_tile(decoder, w.codes + tile * kBits * 16, bytes);
     const __m512 scale = _mm512_mul_ps(steps.lookup(w.block_scales + tile * kTrellisScaleBytes), row_scale);
     float* out = args.out + (col - args.col_begin) * 16;
     const uint64_t n = args.col_end - col;
