@@ -8,10 +8,11 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND UPG_ISA_FLAGS_avx512vnni -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC 12's own intrinsics header trips it
 endif()
 set(UPG_ISA_FLAGS_avx512vbmi ${UPG_ISA_FLAGS_avx512vnni} -mavx512vbmi)
+set(UPG_ISA_FLAGS_amxint8 ${UPG_ISA_FLAGS_avx512vbmi})  # tiles by inline assembly
 set(UPG_ISA_FLAGS_neondot -ffp-contract=off -march=armv8.2-a+dotprod)
 set(UPG_ISAS)
 if(UPG_SIMD AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  set(UPG_ISAS avx2 avxvnni avx512vnni avx512vbmi)
+  set(UPG_ISAS avx2 avxvnni avx512vnni avx512vbmi amxint8)
 elseif(UPG_SIMD AND CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   set(UPG_ISAS neondot)
 endif()

@@ -347,6 +347,7 @@ TEST_P(EveryCodec, TokensDoNotDependOnTheirCompany) {
                                {33, 257, 7},
                                {48, 64, 16},
                                {16, 96, 127},
+                               {50, 700, 37},
                                {40, 40, 128},
                                {19, 70, 129},
                                {16, 32, 300}}) {

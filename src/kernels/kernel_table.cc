@@ -2,6 +2,10 @@
 #if UPG_X86_SIMD
 #include <cpuid.h>
 #endif
+#if UPG_X86_SIMD && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #if UPG_ARM_SIMD && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -43,6 +47,21 @@ std::vector<Kernel<Fn>> rows_of() {
 bool has_avx_vnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+}
+bool has_amx_int8() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kTiles = 1u << 24, kInt8 = 1u << 25;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kTiles) != 0 && (d & kInt8) != 0;
+}
+// Linux keeps 8 KiB of tiles only for processes that have asked; asked once, for all threads.
+bool tiles_permitted() {
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool permitted = has_amx_int8() && ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return permitted;
+#else
+  return false;
+#endif
 }
 #endif
 
@@ -125,6 +144,9 @@ bool isa_available(std::string_view isa, std::string* why_not) {
       {"avx512vnni", "AVX-512 VNNI", __builtin_cpu_supports("avx512vnni") != 0},
       {"avx512vbmi", "AVX-512 VNNI", isa == "avx512vbmi" && isa_available("avx512vnni")},
       {"avx512vbmi", "AVX-512 VBMI", __builtin_cpu_supports("avx512vbmi") != 0},
+      {"amxint8", "AVX-512 VBMI", isa == "amxint8" && isa_available("avx512vbmi")},
+      {"amxint8", "AMX-INT8", has_amx_int8()},
+      {"amxint8", "AMX that Linux lets programs use", isa == "amxint8" && tiles_permitted()},
   };
   bool known = false;
   for (const Feature& feature : features) {
