@@ -43,15 +43,21 @@ std::vector<Kernel<Fn>> rows_of() {
 }
 
 #if UPG_X86_SIMD
-// GCC 12's __builtin_cpu_supports does not know the name.
+// GCC 12's __builtin_cpu_supports does not know these names. Asked once: in a virtual machine `cpuid` is its host's.
 bool has_avx_vnni() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+  static const bool present = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+  }();
+  return present;
 }
 bool has_amx_int8() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned kTiles = 1u << 24, kInt8 = 1u << 25;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kTiles) != 0 && (d & kInt8) != 0;
+  static const bool present = [] {
+    constexpr unsigned kTiles = 1u << 24, kInt8 = 1u << 25;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kTiles) != 0 && (d & kInt8) != 0;
+  }();
+  return present;
 }
 // Linux keeps 8 KiB of tiles only for processes that have asked; asked once, for all threads.
 bool tiles_permitted() {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <immintrin.h>
-#include <stdint.h>
 
 namespace upg::kernels {
 namespace {
@@ -32,13 +31,11 @@ class Table {
   __m512i entries_;  // [4][16]
 };
 
-inline __m512i step_indices(const uint8_t* scales) {
-  int64_t packed;
-  __builtin_memcpy(&packed, scales, 8);
+inline __m512i step_indices(__m512i packed) {
   // Byte j from bit 8 j, to lanes j and j + 8, there from bit 8 j + 4.
   const __m512i bits = _mm512_set_epi64(60ll << 32 | 52, 44ll << 32 | 36, 28ll << 32 | 20, 12ll << 32 | 4,
                                         56ll << 32 | 48, 40ll << 32 | 32, 24ll << 32 | 16, 8ll << 32);
-  return _mm512_multishift_epi64_epi8(bits, _mm512_set1_epi64(packed));
+  return _mm512_multishift_epi64_epi8(bits, packed);
 }
 
 }  // namespace

@@ -10,8 +10,8 @@
 namespace upg::kernels {
 namespace {
 
-constexpr uint64_t kGroup = 16;     // tokens of a tile
-constexpr uint64_t kMaxGroups = 8;  // of a pass over the weights
+constexpr uint64_t kGroup = 16;  // tokens of a tile
+constexpr uint64_t kMaxGroups = kTokensAtOnce / kGroup;
 // Blocks that are decoded, then multiplied: their sums wait in the first-level cache, and their activations, which lie
 // [block][token], are that many streams through memory.
 constexpr uint64_t kChunk = 4;
@@ -42,25 +42,26 @@ inline void multiply_tiles(int32_t (*sums)[16]) {
       : "memory");
 }
 
+template <unsigned kPanels>
 struct Chunk {
-  alignas(64) int8_t levels[2][kChunk][kSlots][64];  // of two panels
-  alignas(64) float steps[2][kChunk][16];
+  alignas(64) int8_t levels[kChunk][kPanels][kSlots][64];
+  alignas(64) float steps[kChunk][kPanels][16];
 };
 
 // Adds the products of the first `n` blocks of `chunk`, which begins at `block`, with kPanels panels and the 16 tokens
 // from `token` on. Loading a tile takes as long as multiplying one, so two panels share the activations; two groups of
 // tokens that share weights as well gave nothing more.
 template <unsigned kPanels>
-inline void multiply(const MatmulArgs& args, const Chunk& chunk, uint64_t block, uint64_t n, uint64_t token,
-                     float (&total)[2][kGroup][16]) {
+inline void multiply(const MatmulArgs& args, const Chunk<kPanels>& chunk, uint64_t block, uint64_t n, uint64_t token,
+                     float (&total)[kPanels][kGroup][16]) {
   alignas(64) int32_t sums[kPanels][kChunk][kGroup][16];
   const uint64_t first = block * args.n_tokens + token;
   for (uint64_t i = 0; i < n; ++i) {
     load_tile<2>(args.q8.q + 32 * (first + i * args.n_tokens), 32);
-    load_tile<3>(chunk.levels[0][i][0], 64);
+    load_tile<3>(chunk.levels[i][0][0], 64);
     multiply_tiles<0, 2, 3>(sums[0][i]);
     if constexpr (kPanels == 1) continue;
-    load_tile<4>(chunk.levels[1][i][0], 64);
+    load_tile<4>(chunk.levels[i][kPanels - 1][0], 64);
     multiply_tiles<1, 2, 4>(sums[kPanels - 1][i]);
   }
   for (unsigned p = 0; p < kPanels; ++p) {
@@ -68,12 +69,11 @@ inline void multiply(const MatmulArgs& args, const Chunk& chunk, uint64_t block,
     UPG_UNROLL
     for (unsigned t = 0; t < kGroup; ++t) acc[t] = _mm512_load_ps(total[p][t]);
     for (uint64_t i = 0; i < n; ++i) {
-      const __m512 steps = _mm512_load_ps(chunk.steps[p][i]);
+      const __m512 steps = _mm512_load_ps(chunk.steps[i][p]);
       const float* scales = args.q8.scale + first + i * args.n_tokens;
       UPG_UNROLL
       for (unsigned t = 0; t < kGroup; ++t)
-        acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums[p][i][t])),
-                                 _mm512_mul_ps(steps, _mm512_set1_ps(scales[t])), acc[t]);
+        acc[t] = accumulate(acc[t], _mm512_load_si512(sums[p][i][t]), steps, scales[t]);
     }
     UPG_UNROLL
     for (unsigned t = 0; t < kGroup; ++t) _mm512_store_ps(total[p][t], acc[t]);
@@ -85,24 +85,21 @@ inline void multiply(const MatmulArgs& args, const Chunk& chunk, uint64_t block,
 template <unsigned kBits, unsigned kPanels>
 inline void tile_tokens(const MatmulArgs& args, const TrellisView& w, const Decoder<kBits>& decoder, const Steps& steps,
                         uint64_t index, uint64_t begin, uint64_t end) {
-  Chunk chunk;
-  alignas(64) float total[kMaxGroups][2][kGroup][16];
+  Chunk<kPanels> chunk;
+  alignas(64) float total[kMaxGroups][kPanels][kGroup][16];
   uint64_t tokens[kMaxGroups], groups = 0;
   for (uint64_t t = begin; t < end; t += kGroup) tokens[groups++] = t + kGroup <= end ? t : end - kGroup;
   __builtin_memset(total, 0, groups * sizeof total[0]);
   for (uint64_t block = 0; block < w.blocks; block += kChunk) {
     const uint64_t n = w.blocks - block < kChunk ? w.blocks - block : kChunk;
-    for (unsigned p = 0; p < kPanels; ++p) {
-      const Panel<kBits> panel(w, index + p);
-      for (uint64_t i = 0; i < n; ++i) {
-        __m512i bytes[kSlots];
-        panel.tile(block + i, decoder, bytes);
-        UPG_UNROLL
-        for (unsigned s = 0; s < kSlots; ++s) _mm512_store_si512(chunk.levels[p][i][s], bytes[s]);
-        _mm512_store_ps(chunk.steps[p][i], steps.lookup(panel.scales + (block + i) * kTrellisScaleBytes));
+    for (uint64_t i = 0; i < n; ++i) {
+      decode_block<kBits, kPanels>(w, decoder, index, block + i, chunk.levels[i]);
+      for (unsigned p = 0; p < kPanels; ++p) {
+        const uint8_t* scales = Panel<kBits>(w, index + p).scales + (block + i) * kTrellisScaleBytes;
+        _mm512_store_ps(chunk.steps[i][p], steps.lookup(scales));
       }
     }
-    for (uint64_t g = 0; g < groups; ++g) multiply<kPanels>(args, chunk, block, n, tokens[g], total[g]);
+    for (uint64_t g = 0; g < groups; ++g) multiply(args, chunk, block, n, tokens[g], total[g]);
   }
   for (unsigned p = 0; p < kPanels; ++p) {
     __mmask16 lanes;
@@ -122,14 +119,9 @@ inline void tile_matmul(const MatmulArgs& args) {
   const Decoder<kBits> decoder(w, 0);
   const Steps steps(w.steps);
   configure_tiles({});
-  const uint64_t last = (args.row_end + kTrellisPanelRows - 1) / kTrellisPanelRows;
-  const uint64_t passes = (args.n_tokens + kMaxGroups * kGroup - 1) / (kMaxGroups * kGroup);
-  for (uint64_t pass = 0; pass < passes; ++pass) {
-    const uint64_t begin = args.n_tokens * pass / passes, end = args.n_tokens * (pass + 1) / passes;
-    uint64_t panel = args.row_begin / kTrellisPanelRows;
-    for (; panel + 2 <= last; panel += 2) tile_tokens<kBits, 2>(args, w, decoder, steps, panel, begin, end);
-    if (panel < last) tile_tokens<kBits, 1>(args, w, decoder, steps, panel, begin, end);
-  }
+  each_pass(args, [&](auto panels, uint64_t panel, uint64_t begin, uint64_t end) {
+    tile_tokens<kBits, decltype(panels)::kCount>(args, w, decoder, steps, panel, begin, end);
+  });
   release_tiles();
   add_residual(w.residual, args);
 }

@@ -30,13 +30,11 @@ class Table {
   __m512i entries_;  // [4][16]
 };
 
-inline __m512i step_indices(const uint8_t* scales) {
-  int64_t packed;
-  __builtin_memcpy(&packed, scales, 8);
+inline __m512i step_indices(__m512i packed) {
   // Byte j to lanes j and j + 8.
   const __m512i spread = _mm512_set_epi32(7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i shifts = _mm512_set_epi32(4, 4, 4, 4, 4, 4, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0);
-  return _mm512_srlv_epi32(_mm512_shuffle_epi8(_mm512_set1_epi64(packed), spread), shifts);
+  return _mm512_srlv_epi32(_mm512_shuffle_epi8(packed, spread), shifts);
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 // Manifold trellis on AVX-512 VNNI: a lane is a row, a register a word of 16 rows, and one byte shuffle of its nibbles
 // four weights of each row. See codec/layout/trellis.h for the layout. Include after mdcsr_avx512-inl.h and
-// definitions of Table, the lookup of 16 entries by each byte's low nibble, and of step_indices(), a tile's block
-// scales one a lane (bits above the low four mean nothing), and expand UPG_TRELLIS_KERNELS once.
+// definitions of Table, the lookup of 16 entries by each byte's low nibble, and of step_indices(), which puts a tile's
+// block scales, given in each lane of 64 bits, one in each of 32 (bits above the low four mean nothing), and expand
+// UPG_TRELLIS_KERNELS once.
 #pragma once
 
 #include <immintrin.h>
@@ -172,7 +173,10 @@ struct Steps {
             _mm512_cmp_ps_mask(steps, _mm512_setzero_ps(), _CMP_NEQ_OQ)};
   }
   __m512 lookup(const uint8_t* scales) const {
-    return _mm512_permutexvar_ps(step_indices(scales), table);  // which takes the low four bits of each lane
+    int64_t packed;
+    __builtin_memcpy(&packed, scales, 8);
+    // vpermps takes the low four bits of each lane.
+    return _mm512_permutexvar_ps(step_indices(_mm512_set1_epi64(packed)), table);
   }
 };
 
@@ -218,6 +222,10 @@ inline void dot(const __m512i (&bytes)[kPanels][kSlots], const int8_t* q, int32_
 inline __m512 accumulate(__m512 acc, __m512i sum, const TileSteps& steps, float scale) {
   return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), steps.times(scale), acc);
 }
+// The same bits: for steps that only one token takes, and for Intel, where the pipes that multiply are those that add.
+inline __m512 accumulate(__m512 acc, __m512i sum, __m512 steps, float scale) {
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(steps, _mm512_set1_ps(scale)), acc);
+}
 
 // Where the tiles of a panel lie.
 template <unsigned kBits>
@@ -257,8 +265,6 @@ inline void one_token(const MatmulArgs& args, const TrellisView& w, const Decode
   __m512i bytes[kSlots];
   if (w.blocks > 0) panel.tile(0, decoder, bytes);
   for (uint64_t b = 0; b < w.blocks; ++b) {
-    const uint8_t* scales = panel.scales + b * kTrellisScaleBytes;
-    _mm_prefetch(reinterpret_cast<const char*>(scales) + 512, _MM_HINT_T0);
     const typename Decoder<kBits>::Words next(panel.at(b + 1 < w.blocks ? b + 1 : b));
     __m512i even = _mm512_set1_epi32(args.q8.offset[b]), odd = _mm512_setzero_si512();
     const int8_t* q = args.q8.q + 32 * b;
@@ -266,8 +272,8 @@ inline void one_token(const MatmulArgs& args, const TrellisView& w, const Decode
     dot_and_decode<1>(decoder, next, q, bytes, &even, &odd);
     dot_and_decode<2>(decoder, next, q, bytes, &even, &odd);
     dot_and_decode<3>(decoder, next, q, bytes, &even, &odd);
-    const __m512 scale = _mm512_mul_ps(steps.lookup(scales), _mm512_set1_ps(args.q8.scale[b]));
-    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(even, odd)), scale, acc);
+    acc = accumulate(acc, _mm512_add_epi32(even, odd), steps.lookup(panel.scales + b * kTrellisScaleBytes),
+                     args.q8.scale[b]);
   }
   __mmask16 lanes;
   const __m512 row_scale = panel_scales(w, index, &lanes);
@@ -329,24 +335,39 @@ inline void many_tokens(const MatmulArgs& args, const TrellisView& w, const Deco
   }
 }
 
+template <unsigned kPanels>
+struct Panels {
+  static constexpr unsigned kCount = kPanels;
+};
+
+// Calls run(Panels<n>, first panel, first token, end of tokens) for all rows and tokens, two panels at once where there
+// are two: in as few passes over the weights as can be, of about the same length.
+template <typename Run>
+inline void each_pass(const MatmulArgs& args, const Run& run) {
+  const uint64_t first = args.row_begin / kTrellisPanelRows;
+  const uint64_t last = (args.row_end + kTrellisPanelRows - 1) / kTrellisPanelRows;
+  const uint64_t passes = (args.n_tokens + kTokensAtOnce - 1) / kTokensAtOnce;
+  for (uint64_t pass = 0; pass < passes; ++pass) {
+    const uint64_t begin = args.n_tokens * pass / passes, end = args.n_tokens * (pass + 1) / passes;
+    uint64_t panel = first;
+    for (; panel + 2 <= last; panel += 2) run(Panels<2>(), panel, begin, end);
+    if (panel < last) run(Panels<1>(), panel, begin, end);
+  }
+}
+
 template <unsigned kBits>
 inline void matmul(const MatmulArgs& args) {
   const TrellisView& w = *static_cast<const TrellisView*>(args.weights);
   const Decoder<kBits> decoder(w, 128);
   const Steps steps(w.steps);
-  const uint64_t first = args.row_begin / kTrellisPanelRows;
-  const uint64_t last = (args.row_end + kTrellisPanelRows - 1) / kTrellisPanelRows;
   if (args.n_tokens == 1) {
-    for (uint64_t panel = first; panel < last; ++panel) one_token<kBits>(args, w, decoder, steps, panel);
+    const uint64_t last = (args.row_end + kTrellisPanelRows - 1) / kTrellisPanelRows;
+    for (uint64_t panel = args.row_begin / kTrellisPanelRows; panel < last; ++panel)
+      one_token<kBits>(args, w, decoder, steps, panel);
   } else {
-    // As few passes over the weights as can be, of about the same length.
-    const uint64_t passes = (args.n_tokens + kTokensAtOnce - 1) / kTokensAtOnce;
-    for (uint64_t pass = 0; pass < passes; ++pass) {
-      const uint64_t begin = args.n_tokens * pass / passes, end = args.n_tokens * (pass + 1) / passes;
-      uint64_t panel = first;
-      for (; panel + 2 <= last; panel += 2) many_tokens<kBits, 2>(args, w, decoder, steps, panel, begin, end);
-      if (panel < last) many_tokens<kBits, 1>(args, w, decoder, steps, panel, begin, end);
-    }
+    each_pass(args, [&](auto panels, uint64_t panel, uint64_t begin, uint64_t end) {
+      many_tokens<kBits, decltype(panels)::kCount>(args, w, decoder, steps, panel, begin, end);
+    });
   }
   add_residual(w.residual, args);
 }
