@@ -5,6 +5,7 @@
 
 #include "codec/layout/mdcsr.h"
 #include "codec/layout/trellis.h"
+#include "cuda/level_sums.h"
 #include "cuda/pdvm.h"
 #include "model/layer_split.h"
 

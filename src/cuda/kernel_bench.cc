@@ -9,6 +9,7 @@
 
 #include "cuda/batch.h"
 #include "cuda/first_gpu.h"
+#include "cuda/level_sums.h"
 #include "cuda/program_builder.h"
 #include "cuda/spmv_device.h"
 

@@ -63,9 +63,9 @@ template <uint32_t kHeld>
 __device__ inline void wait_columns(const float* a, const float* b, uint32_t begin, uint32_t end, uint32_t tag,
                                     Patience& patience, float4 (&of_a)[kHeld], float4 (&of_b)[kHeld]) {
   const uint32_t first = begin + 4 * threadIdx.x;
-  // Eight lanes of a warp ask until their first words are there: all asking would take memory's time from blocks that
-  // still multiply.
-  if (a != nullptr && threadIdx.x % 32 < 8 && first < end) wait_tagged(a + first, tag, patience);
+  // One lane of a warp asks until its first words are there: all asking would take memory's time from blocks that still
+  // multiply. For the same reason only what is late is asked for again.
+  if (a != nullptr && threadIdx.x % 32 == 0 && first < end) wait_tagged(a + first, tag, patience);
   __syncwarp();
   // 0 without the tag, where there is nothing to wait for.
 #pragma unroll
@@ -243,24 +243,14 @@ __device__ __forceinline__ void multiply_step(const Decoder& decoder, const uint
   const uint32_t b[8] = {q0.x, q0.y, q0.z, q0.w, q1.x, q1.y, q1.z, q1.w};
 #pragma unroll
   for (unsigned row = 0; row < 4; ++row) {
-    uint32_t of_row[kBits], levels[8];
+    uint32_t of_row[kBits];
 #pragma unroll
     for (unsigned k = 0; k < kBits; ++k)
       of_row[k] = row == 0 ? words[k].x : row == 1 ? words[k].y : row == 2 ? words[k].z : words[k].w;
     int sum = static_cast<int>(zero);
-    if constexpr (Decoder::kSums) {
-      uint32_t more[8];
-      decoder.row(of_row, levels, more);
-#pragma unroll
-      for (unsigned i = 0; i < 8; ++i) {
-        sum = __dp4a(static_cast<int>(levels[i]), static_cast<int>(b[i]), sum);
-        sum = __dp4a(static_cast<int>(more[i]), static_cast<int>(b[i]), sum);
-      }
-    } else {
-      decoder.row(of_row, levels);
-#pragma unroll
-      for (unsigned i = 0; i < 8; ++i) sum = __dp4a(static_cast<int>(levels[i]), static_cast<int>(b[i]), sum);
-    }
+    decoder.row(of_row, [&](unsigned i, uint32_t levels) {
+      sum = __dp4a(static_cast<int>(levels), static_cast<int>(b[i]), sum);
+    });
     const float scale = row % 2 == 0 ? of_rows[row / 2].x : of_rows[row / 2].y;
     acc[row] = fmaf(__int_as_float(sum) - __uint_as_float(zero), scale, acc[row]);
   }

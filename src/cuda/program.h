@@ -33,8 +33,8 @@ struct TrellisMatrix {
   uint32_t rows, cols, panels, blocks, steps, bits;
   uint32_t table[2][4];  // T[s][h], a byte each
   uint32_t extra[2];     // of 3 bits: T[0] - T[1]
-  uint32_t differences;  // whether all of them are 0 to 127
-  uint32_t sums[2][2];   // then, what Sums3 makes up T[0] and T[1] of
+  uint32_t differences;  // of 3 and 4 bits: whether levels can be sums, which asks for T[0] - T[1] of 0 to 127
+  uint32_t sums[4][2];   // then, the entries that Sums3 or Sums4 (trellis.cuh) makes them up of
   float block_steps[16];
   // Sparse weights on top: MdCSR of the same shape, or values == nullptr.
   const int8_t* residual_values;
@@ -107,24 +107,6 @@ struct Stage {
   float* partial;     // [groups of heads][splits][kHeadGroup][head_dim + 2]
   uint32_t* tickets;  // [heads], 0 between launches
 };
-
-/// Sets what follows from `table`: extra, differences and sums.
-inline void set_sums(TrellisMatrix* w) {
-  const auto level = [&](unsigned s, unsigned h) { return static_cast<int8_t>(w->table[s][h / 4] >> (8 * (h % 4))); };
-  const auto put = [](uint32_t(&bytes)[2], unsigned h, int value) {
-    bytes[h / 4] |= static_cast<uint32_t>(static_cast<uint8_t>(value)) << (8 * (h % 4));
-  };
-  w->differences = w->bits == 3;
-  w->extra[0] = w->extra[1] = w->sums[0][0] = w->sums[0][1] = w->sums[1][0] = w->sums[1][1] = 0;
-  for (unsigned h = 0; h < 8 && w->bits == 3; ++h) {
-    const int even = level(0, h), odd = level(1, h);
-    if (even - odd < 0 || even - odd > 127) w->differences = 0;
-    put(w->extra, h, even - odd);
-    // Each is looked up with the other's sign added, -1 or 0.
-    put(w->sums[0], h, even + (odd < 0 ? 1 : 0));
-    put(w->sums[1], 7 - h, odd + (even < -1 ? 1 : 0));
-  }
-}
 
 /// What a warp must know of a product to read its weights ahead of the stage.
 struct Reading {

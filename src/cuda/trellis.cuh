@@ -16,25 +16,21 @@ __device__ __forceinline__ uint32_t lookup(uint32_t low, uint32_t high, uint32_t
 
 __device__ __forceinline__ uint32_t turned(uint32_t x) { return __funnelshift_l(x, x, 4); }
 
-constexpr uint32_t kLowBits = 0x11111111u;
+constexpr uint32_t kLowBits = 0x11111111u, kTopBits = 0x88888888u;
 
 // Picks byte i of `even` or of `odd`, as bit 0 of nibble i of u2 says.
 __device__ __forceinline__ uint32_t select_rows(uint32_t u2) { return (u2 & kLowBits) * 4 + 0x32103210u; }
 
-// The decoders below give the 32 levels of one row's block from its kBits words, four to a register: levels[2 p + half]
-// has columns 8 p + {0, 4, 1, 5} (half 0) or 8 p + {2, 6, 3, 7} (half 1), from its lowest byte on. `flip` is 0, or
-// kOffset for levels + 128: then bytes() gives them all in one register, whatever decoder it is.
+// The decoders below give the 32 levels of one row's block from its kBits words, four to a register: number 2 p + half
+// has columns 8 p + {0, 4, 1, 5} (half 0) or 8 p + {2, 6, 3, 7} (half 1), from its lowest byte on. row() gives them to
+// put(number, bytes), with some decoders as several registers of a number, whose sum they are; bytes() gives each in
+// one register. `flip` is 0, or kOffset for levels + 128 from bytes().
 constexpr uint32_t kOffset = 0x80808080u;
 
 __device__ __forceinline__ uint32_t multiply_add(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t sum;
   asm("mad.lo.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
   return sum;
-}
-__device__ __forceinline__ uint32_t multiply_high(uint32_t a, uint32_t b) {
-  uint32_t high;
-  asm("mul.hi.u32 %0, %1, %2;" : "=r"(high) : "r"(a), "r"(b));
-  return high;
 }
 // Bits of a where the mask has them, else of b: one operation, where the compiler finds two for two in a row.
 __device__ __forceinline__ uint32_t choose(uint32_t mask, uint32_t a, uint32_t b) {
@@ -60,27 +56,26 @@ __device__ __forceinline__ void to_device_words3(uint32_t* w) {
 //
 // On Hopper a scheduler starts logic, shifts and lookups every other cycle and dot products and multiplications every
 // other cycle, on two different units. So the work is dealt out among them: what can be a multiplication is one, by
-// factors that the compiler must not know, or it would turn them into shifts.
+// factors that the compiler must not know, or it would turn them into shifts. But `x >> 3` is a shift: the high half of
+// a product takes four cycles.
 __device__ __forceinline__ void selectors3(const uint32_t (&w)[3], uint32_t one, uint32_t (&planes)[4]) {
   // In the top bits of nibbles; the others mean nothing.
   uint32_t u2 = w[0] ^ w[2] ^ multiply_add(w[1], 8 * one, 0);
   asm("" : "+r"(u2));
   const uint32_t u2_before = turned(u2), u1_before = turned(w[2]), u3 = __funnelshift_r(w[0], w[0], 4);
   const uint32_t v0 = w[1] ^ w[0] ^ u1_before, v1 = w[2] ^ w[1] ^ u2_before, v3 = u3 ^ u2 ^ w[1];
-  const auto lowest = [&](uint32_t top) { return multiply_high(top, one << 29); };
   const uint32_t ends = choose(kLowBits, v0 >> 3, u2_before);
   const uint32_t middle = choose(0x22222222u, multiply_add(w[0], 2 * one, 0), multiply_add(w[2], 4 * one, 0));
   planes[0] = choose(0x66666666u, middle, ends);
-  planes[1] = choose(kLowBits, lowest(v1), w[0]);
+  planes[1] = choose(kLowBits, v1 >> 3, w[0]);
   planes[2] = w[1];
-  planes[3] = choose(kLowBits, lowest(v3), w[2]);
+  planes[3] = choose(kLowBits, v3 >> 3, w[2]);
 }
 
 // Entries of both rows of the table, and a choice between them.
 template <unsigned kBitsOf>
 struct Lookups {
   static constexpr unsigned kBits = kBitsOf;
-  static constexpr bool kSums = false;
   uint32_t even[4], odd[4];  // T[0], T[1]
 
   __device__ Lookups(const TrellisMatrix& w, uint32_t, uint32_t flip) {
@@ -116,7 +111,7 @@ struct Lookups {
     const uint32_t low = lookup(table[0], table[1], selectors);
     return kBits == 3 ? low : lookup(low, lookup(table[2], table[3], selectors), halves);
   }
-  __device__ __forceinline__ void row(const uint32_t (&w)[kBits], uint32_t (&levels)[8]) const {
+  __device__ __forceinline__ void bytes(const uint32_t (&w)[kBits], uint32_t (&levels)[8]) const {
     if constexpr (kBits == 3) {
       uint32_t planes[4];
       selectors3(w, 1, planes);
@@ -133,16 +128,28 @@ struct Lookups {
       plane(d, c, b, a, levels + 6);
     }
   }
-  __device__ __forceinline__ void bytes(const uint32_t (&w)[kBits], uint32_t (&levels)[8]) const { row(w, levels); }
+  template <typename Put>
+  __device__ __forceinline__ void row(const uint32_t (&w)[kBits], Put put) const {
+    uint32_t levels[8];
+    bytes(w, levels);
+#pragma unroll
+    for (unsigned i = 0; i < 8; ++i) put(i, levels[i]);
+  }
 };
 
-// With 3 bits levels are a sum, levels[i] + more[i], which products take with each of the two: of two lookups and a
-// choice between them, the choice goes. With s on top of a selector and not s on top of the other, one of the lookups
-// gives its entry and the other just the sign of its own, -1 or 0, which the entries make up for. T[0] - T[1] must be 0
-// to 127 everywhere, which `differences` of a matrix says.
+// x >> 16.
+__device__ __forceinline__ uint32_t upper(uint32_t x) {
+  uint32_t half;
+  asm("dp2a.lo.u32.u32 %0, %1, %2, %3;" : "=r"(half) : "r"(x), "r"(0x0100u), "r"(0u));
+  return half;
+}
+
+// With 3 bits levels are a sum of two, which products take with each of them: of two lookups and a choice between them,
+// the choice goes. With s on top of a selector and not s on top of the other, one of the lookups gives its entry and
+// the other just the sign of its own, -1 or 0, which the entries make up for. T[0] - T[1] must be 0 to 127 everywhere,
+// which `differences` of a matrix says.
 struct Sums3 {
   static constexpr unsigned kBits = 3;
-  static constexpr bool kSums = true;
   uint32_t even[2], odd[2];    // entries that make up T[0], T[1]; those of T[1] from the last to the first
   uint32_t base[2], extra[2];  // T[1]; T[0] - T[1]
   uint32_t one, minus_one;
@@ -158,12 +165,6 @@ struct Sums3 {
     }
   }
 
-  // x >> 16.
-  static __device__ __forceinline__ uint32_t upper(uint32_t x) {
-    uint32_t half;
-    asm("dp2a.lo.u32.u32 %0, %1, %2, %3;" : "=r"(half) : "r"(x), "r"(0x0100u), "r"(0u));
-    return half;
-  }
   // x >> 16, whatever comes in the upper half of the result. With all nibbles of x below 8, its halves are finite as
   // half-precision numbers, and -0 added to them changes nothing.
   static __device__ __forceinline__ uint32_t upper_half(uint32_t x) {
@@ -182,16 +183,17 @@ struct Sums3 {
   // ~x.
   __device__ __forceinline__ uint32_t inverted(uint32_t x) const { return multiply_add(x, minus_one, minus_one); }
 
-  __device__ __forceinline__ void row(const uint32_t (&w)[3], uint32_t (&levels)[8], uint32_t (&more)[8]) const {
+  template <typename Put>
+  __device__ __forceinline__ void row(const uint32_t (&w)[3], Put put) const {
     uint32_t planes[4];
     selectors3(w, one, planes);
 #pragma unroll
     for (unsigned p = 0; p < 4; ++p) {
       const uint32_t high = upper(planes[p]);
-      levels[2 * p] = lookup(even[0], even[1], planes[p]);
-      levels[2 * p + 1] = lookup(even[0], even[1], high);
-      more[2 * p] = lookup(odd[0], odd[1], inverted(planes[p]));
-      more[2 * p + 1] = lookup(odd[0], odd[1], ~high);
+      put(2 * p, lookup(even[0], even[1], planes[p]));
+      put(2 * p, lookup(odd[0], odd[1], inverted(planes[p])));
+      put(2 * p + 1, lookup(even[0], even[1], high));
+      put(2 * p + 1, lookup(odd[0], odd[1], ~high));
     }
   }
   // Bytes must not carry into each other: here the second lookup gives T[0] - T[1] or 0, the sign of that.
@@ -207,6 +209,47 @@ struct Sums3 {
   }
 };
 
+// With 4 bits levels are a sum of four: T[1]'s entry, from two tables of eight of which the code's top bit takes one,
+// and T[0] - T[1], where s is 0, from two others. As in Sums3 a lookup gives its entry or the sign of one.
+struct Sums4 : Lookups<4> {
+  uint32_t low[2], high[2];              // make up T[1]
+  uint32_t extra_low[2], extra_high[2];  // T[0] - T[1]; what is high goes from the last to the first
+  uint32_t one, minus_one;
+
+  /// `one_of` is 1.
+  __device__ Sums4(const TrellisMatrix& w, uint32_t one_of, uint32_t flip)
+      : Lookups<4>(w, one_of, flip), one(one_of), minus_one(0 - one_of) {
+#pragma unroll
+    for (unsigned i = 0; i < 2; ++i) {
+      low[i] = w.sums[0][i];
+      high[i] = w.sums[1][i];
+      extra_low[i] = w.sums[2][i];
+      extra_high[i] = w.sums[3][i];
+    }
+  }
+
+  template <typename Put>
+  __device__ __forceinline__ void row(const uint32_t (&w)[4], Put put) const {
+    const uint32_t before[3] = {turned(w[1]), turned(w[2]), turned(w[3])};
+    // u1, u2 and u3 are the lowest bits of the planes one, two and three before.
+    const auto plane = [&](unsigned p, unsigned back) { return p >= back ? w[p - back] : before[p + 3 - back]; };
+#pragma unroll
+    for (unsigned p = 0; p < 4; ++p) {
+      const uint32_t codes = w[p] ^ ((plane(p, 1) ^ plane(p, 3)) & kLowBits);
+      const uint32_t s = multiply_add(plane(p, 2), 8 * one, 0), inverse = multiply_add(codes, minus_one, minus_one);
+      const uint32_t of_low = codes | (s & kTopBits), of_high = inverse | (s & kTopBits);
+      put(2 * p, lookup(low[0], low[1], codes));
+      put(2 * p, lookup(high[0], high[1], inverse));
+      put(2 * p, lookup(extra_low[0], extra_low[1], of_low));
+      put(2 * p, lookup(extra_high[0], extra_high[1], of_high));
+      put(2 * p + 1, lookup(low[0], low[1], upper(codes)));
+      put(2 * p + 1, lookup(high[0], high[1], upper(inverse)));
+      put(2 * p + 1, lookup(extra_low[0], extra_low[1], upper(of_low)));
+      put(2 * p + 1, lookup(extra_high[0], extra_high[1], upper(of_high)));
+    }
+  }
+};
+
 /// A decoder's type as a value.
 template <typename Decoder>
 struct DecoderType {
@@ -217,6 +260,7 @@ struct DecoderType {
 template <typename F>
 UPG_HOST_DEVICE auto with_decoder(uint32_t bits, uint32_t differences, F f) {
   if (bits == 3 && differences) return f(DecoderType<Sums3>());
+  if (bits == 4 && differences) return f(DecoderType<Sums4>());
   if (bits == 3) return f(DecoderType<Lookups<3>>());
   if (bits == 2) return f(DecoderType<Lookups<2>>());
   return f(DecoderType<Lookups<4>>());
