@@ -88,7 +88,7 @@ class ModelBench {
           int32_t token = 0;
           for (uint64_t i = 0; i < options_.tokens; ++i) {
             const auto start = Clock::now();
-            timeline_->forward_candidates(token, {.vocab_size = engine_.info.vocab_size}, next_);
+            timeline_->forward_candidates(std::span(&token, 1), {.vocab_size = engine_.info.vocab_size}, next_);
             token = next_.logits.empty() ? next_.likeliest[0].token : likeliest_of(next_.logits);
             tokens.push_back(1 / seconds_since(start));
           }
@@ -118,7 +118,7 @@ class ModelBench {
                                                      Activations::kQuantized));
       }
       const uint64_t vocab = engine_.info.vocab_size;
-      std::vector<float> logits(n * vocab);
+      std::vector<Candidates> next(n);
       std::vector<int32_t> tokens(n);
       std::vector<double> speeds;
       for (unsigned round = 0; round < options_.rounds; ++round) {
@@ -127,7 +127,10 @@ class ModelBench {
         for (uint64_t i = 0; i < options_.tokens; ++i) {
           std::vector<Work> work;
           for (uint64_t s = 0; s < n; ++s)
-            work.push_back({timelines[s].get(), std::span(&tokens[s], 1), {0, 1}, logits.data() + s * vocab});
+            work.push_back({.timeline = timelines[s].get(),
+                            .tokens = std::span(&tokens[s], 1),
+                            .request = {.vocab_size = vocab},
+                            .candidates = &next[s]});
           const auto start = Clock::now();
           engine_.device->forward(work);
           steps.push_back(static_cast<double>(n) / seconds_since(start));

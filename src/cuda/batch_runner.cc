@@ -146,7 +146,7 @@ void BatchRunner::run(std::span<const TokenRun> runs, const std::vector<Stage>& 
   check(add_parts(before, static_cast<uint32_t>(hidden), n, stream_.get(), hidden, true, queue), "adding parts");
 }
 
-const float* BatchRunner::logits(uint64_t begin, uint64_t n, Queue queue) {
+float* BatchRunner::logits(uint64_t begin, uint64_t n, Queue queue) {
   const RowParts where = multiply(weights_.head, Input::kNorm, {}, stream_.get() + begin * decoder_.hidden,
                                   weights_.norm, static_cast<uint32_t>(n), logits_.get(), decoder_.vocab, queue);
   if (where.data != logits_.get())

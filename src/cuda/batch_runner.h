@@ -33,7 +33,7 @@ class BatchRunner {
   void keep(uint64_t row, uint64_t n, uint64_t as, Queue queue);
   /// Enqueues the logits of rows [begin, begin + n) of the last pass, a row a token unless moved; n at most kLogitRows:
   /// [n, vocab] on the device.
-  const float* logits(uint64_t begin, uint64_t n, Queue queue);
+  float* logits(uint64_t begin, uint64_t n, Queue queue);
   static constexpr uint64_t kLogitRows = 128;
 
  private:

@@ -33,7 +33,7 @@ class CudaTimeline final : public Timeline {
   uint64_t bytes_read_at(uint64_t position) const override;
   uint64_t chunk() const override { return first_layers_ ? Model::kChunk : kBatchTokens; }
   void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) override;
-  void forward_candidates(int32_t token, const CandidateRequest& request, Candidates& out) override;
+  void forward_candidates(std::span<const int32_t> tokens, const CandidateRequest& request, Candidates& out) override;
   void fetch_logits(Candidates& out) override;
   std::vector<float> mean_hidden(std::span<const int32_t>) override {
     fail(ErrorCode::kUnsupported, "the cuda device does not give hidden states yet; choose --device cpu");
@@ -49,6 +49,8 @@ class CudaTimeline final : public Timeline {
     return first_layers_ ? first_layers_->forward(tokens) : nullptr;
   }
   const std::vector<Stage>& stages() const { return program_.stages; }
+  /// Where a pass with others has left the logits that fetch_logits() is to fetch.
+  void set_last_logits(const float* logits) { last_logits_ = logits; }
   bool has_int8() const { return cache_.int8; }
 
  private:
@@ -71,6 +73,7 @@ class CudaTimeline final : public Timeline {
   Machine machine_{};
   cudaGraphExec_t graphs_[2] = {};  // without and with logits
   uint64_t length_ = 0;
+  const float* last_logits_ = nullptr;  // on the device
 };
 
 class CudaDevice final : public Device {
@@ -145,7 +148,7 @@ class CudaDevice final : public Device {
   const cudaDeviceProp properties = use_first_gpu(7, 5, "running a model");
   std::optional<DeviceWeights> weights;
   DeviceBuffers buffers;
-  SampleRunner samples;
+  SampleRunner samples{1};
   DeviceMemory<uint8_t> copies[2];
   cudaStream_t stream = nullptr;
   uint32_t blocks = 0;         // of a token's launches
@@ -155,13 +158,20 @@ class CudaDevice final : public Device {
  private:
   struct Piece {
     TokenRun run;
-    LogitsRange range;
-    float* logits;
+    LogitsRange range;   // of its tokens
+    uint64_t logits_at;  // where the first of these is among the rows of `work`
+    const Work* work;
+  };
+  struct WantedRow {
+    float* logits;     // where all go, or
+    const Work* work;  // whose candidates are wanted
   };
   void run_pass(std::span<const Piece> pieces, const std::vector<Stage>& stages);
+  void read_rows(std::span<const WantedRow> rows, float* logits);
 
-  std::optional<BatchRunner> batch_runner_;  // its memory is taken by the first pass
-  PinnedMemory<float> host_rows_;            // [BatchRunner::kLogitRows][vocab], the same
+  std::optional<BatchRunner> batch_runner_;    // its memory is taken by the first pass
+  PinnedMemory<float> host_rows_;              // [BatchRunner::kLogitRows][vocab], the same
+  std::optional<SampleRunner> batch_samples_;  // the same
 };
 
 CudaTimeline::CudaTimeline(CudaDevice& device, uint64_t capacity, const KvType& kv) : device_(device) {
@@ -261,6 +271,7 @@ void CudaTimeline::capture() {
 }
 
 void CudaTimeline::run(int32_t token, bool logits) {
+  last_logits_ = device_.buffers.logits.get();
   if (const float* x = begun(std::span(&token, 1))) {
     check(cudaMemcpyAsync(device_.buffers.streams[0].get(), x, device_.decoder.hidden * sizeof(float),
                           cudaMemcpyHostToDevice, device_.stream),
@@ -299,14 +310,14 @@ void CudaTimeline::finish() {
 
 // They are in host_logits_ once the stream has come so far.
 void CudaTimeline::ask_for_logits() {
-  check(cudaMemcpyAsync(host_logits_.get(), device_.buffers.logits.get(), device_.decoder.vocab * sizeof(float),
-                        cudaMemcpyDeviceToHost, device_.stream),
+  check(cudaMemcpyAsync(host_logits_.get(), last_logits_, device_.decoder.vocab * sizeof(float), cudaMemcpyDeviceToHost,
+                        device_.stream),
         "reading logits");
 }
 
 void CudaTimeline::forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) {
   if (tokens.size() > 1 && device_.can_run_together()) {
-    const Work work = {this, tokens, range, logits};
+    const Work work = {.timeline = this, .tokens = tokens, .range = range, .logits = logits};
     return device_.forward(std::span(&work, 1));
   }
   const uint64_t vocab = device_.decoder.vocab;
@@ -319,14 +330,21 @@ void CudaTimeline::forward(std::span<const int32_t> tokens, LogitsRange range, f
   }
 }
 
-void CudaTimeline::forward_candidates(int32_t token, const CandidateRequest& request, Candidates& out) {
-  if (!SampleRunner::has_room(request)) return Timeline::forward_candidates(token, request, out);
-  run(token, true);
+void CudaTimeline::forward_candidates(std::span<const int32_t> tokens, const CandidateRequest& request,
+                                      Candidates& out) {
+  if (tokens.size() > 1 && device_.can_run_together()) {
+    const Work work = {.timeline = this, .tokens = tokens, .request = request, .candidates = &out};
+    return device_.forward(std::span(&work, 1));
+  }
+  if (!SampleRunner::has_room(request)) return Timeline::forward_candidates(tokens, request, out);
+  if (tokens.size() > 1) forward(tokens.first(tokens.size() - 1), {}, nullptr);
+  run(tokens.back(), true);
   // The program has chosen the likeliest in any case.
   const bool more = !request.likeliest_alone();
-  if (more) device_.samples.enqueue(request, device_.buffers.logits.get(), device_.stream);
+  const SampleRunner::Row row = {request, device_.buffers.logits.get(), &out};
+  if (more) device_.samples.enqueue(std::span(&row, 1), device_.stream);
   finish();
-  if (more) return device_.samples.read(out);
+  if (more) return device_.samples.read();
   out.logits.clear();
   out.likeliest = {{host_state_[0].token, 0}};
   out.apart.clear();
@@ -376,11 +394,13 @@ void CudaDevice::forward(std::span<const Work> work) {
       if ((w.tokens.size() == 1) != single) continue;
       for (uint64_t at = 0; at < w.tokens.size();) {
         const uint64_t n = std::min(room, w.tokens.size() - at);
-        const uint64_t begin = std::clamp(w.range.begin, at, at + n), end = std::clamp(w.range.end, begin, at + n);
+        const LogitsRange rows = w.rows();
+        const uint64_t begin = std::clamp(rows.begin, at, at + n), end = std::clamp(rows.end, begin, at + n);
         const std::span<const int32_t> now = w.tokens.subspan(at, n);
         pieces.push_back({{now, of(w)->length(), of(w)->place(), of(w)->begun(now)},
                           {begin - at, end - at},
-                          w.logits + (begin - std::min(begin, w.range.begin)) * decoder.vocab});
+                          begin - std::min(begin, rows.begin),
+                          &w});
         of(w)->set_length(of(w)->length() + n);
         at += n;
         room -= n;
@@ -397,31 +417,57 @@ void CudaDevice::run_pass(std::span<const Piece> pieces, const std::vector<Stage
                           kBuiltForSm90a && properties.major == 9 && properties.minor == 0,
                           static_cast<uint32_t>(properties.multiProcessorCount));
     host_rows_ = allocate_pinned<float>(BatchRunner::kLogitRows * decoder.vocab, "logits");
+    batch_samples_.emplace(static_cast<uint32_t>(BatchRunner::kLogitRows));
   }
   std::vector<TokenRun> runs;
   for (const Piece& piece : pieces) runs.push_back(piece.run);
   const Queue queue = {stream, properties.major >= 9};
   batch_runner_->run(runs, stages, queue);
-  // Rows whose logits are wanted, moved together.
-  std::vector<float*> wanted;
-  uint64_t row = 0;
+  // Rows that are wanted, moved together. Candidates, of which all logits may be fetched later, are looked for where
+  // there is room for all rows at once.
+  uint64_t n_wanted = 0, row = 0;
+  for (const Piece& piece : pieces) n_wanted += piece.range.end - piece.range.begin;
+  std::vector<WantedRow> wanted;
   for (const Piece& piece : pieces) {
     const uint64_t n = piece.range.end - piece.range.begin;
     if (n > 0) batch_runner_->keep(row + piece.range.begin, n, wanted.size(), queue);
-    for (uint64_t i = 0; i < n; ++i) wanted.push_back(piece.logits + i * decoder.vocab);
     row += piece.run.tokens.size();
+    const Work& work = *piece.work;
+    if (n > 0 && work.candidates && n_wanted <= BatchRunner::kLogitRows && SampleRunner::has_room(work.request)) {
+      wanted.push_back({nullptr, &work});
+    } else if (n > 0) {
+      float* to = work.all_logits() + piece.logits_at * decoder.vocab;
+      for (uint64_t i = 0; i < n; ++i) wanted.push_back({to + i * decoder.vocab, nullptr});
+    }
   }
   for (uint64_t at = 0; at < wanted.size(); at += BatchRunner::kLogitRows) {
     const uint64_t n = std::min(BatchRunner::kLogitRows, wanted.size() - at);
-    check(cudaMemcpyAsync(host_rows_.get(), batch_runner_->logits(at, n, queue), n * decoder.vocab * sizeof(float),
-                          cudaMemcpyDeviceToHost, stream),
-          "reading logits");
-    check(cudaStreamSynchronize(stream), "running tokens together");
-    context.pool.each(n, [&](uint64_t i, unsigned) {
-      std::copy_n(host_rows_.get() + i * decoder.vocab, decoder.vocab, wanted[at + i]);
-    });
+    float* logits = batch_runner_->logits(at, n, queue);
+    read_rows(std::span(wanted).subspan(at, n), logits);
   }
   check(cudaStreamSynchronize(stream), "running tokens together");
+}
+
+// Rows of logits [rows][vocab] on the device, or candidates from them.
+void CudaDevice::read_rows(std::span<const WantedRow> rows, float* logits) {
+  std::vector<SampleRunner::Row> chosen;
+  for (uint64_t i = 0; i < rows.size(); ++i) {
+    float* from = logits + i * decoder.vocab;
+    if (const Work* work = rows[i].work) {
+      static_cast<CudaTimeline*>(work->timeline)->set_last_logits(from);
+      chosen.push_back({work->request, from, work->candidates});
+    } else {
+      check(cudaMemcpyAsync(host_rows_.get() + i * decoder.vocab, from, decoder.vocab * sizeof(float),
+                            cudaMemcpyDeviceToHost, stream),
+            "reading logits");
+    }
+  }
+  batch_samples_->enqueue(chosen, stream);
+  check(cudaStreamSynchronize(stream), "running tokens together");
+  batch_samples_->read();
+  context.pool.each(rows.size(), [&](uint64_t i, unsigned) {
+    if (rows[i].logits) std::copy_n(host_rows_.get() + i * decoder.vocab, decoder.vocab, rows[i].logits);
+  });
 }
 
 }  // namespace

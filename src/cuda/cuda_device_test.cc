@@ -17,6 +17,7 @@
 #include "format/test_util.h"
 #include "format/upg_file.h"
 #include "model/test_util.h"
+#include "ops/test_candidates.h"
 #include "upg/bench.h"
 #include "upg/compress.h"
 #include "upg/engine.h"
@@ -198,15 +199,32 @@ class CudaDevice : public ::testing::Test {
       std::vector<std::vector<int32_t>> tokens;
       std::vector<std::vector<float>> rows, expected;
       std::vector<Work> work;
+      std::vector<Candidates> next(together.size());
+      const std::vector<int32_t> apart = {3};
       for (uint64_t i = 0; i < together.size(); ++i) {
         tokens.push_back(draw(i + 1 == step ? 37 : 1));
         const LogitsRange range = {tokens[i].size() - 1, tokens[i].size()};
         rows.emplace_back(vocab);
         expected.emplace_back(vocab);
         alone[i]->forward(tokens[i], range, expected[i].data());
-        work.push_back({together[i].get(), tokens[i], range, rows[i].data()});
+        work.push_back({.timeline = together[i].get(), .tokens = tokens[i], .range = range, .logits = rows[i].data()});
+        // Every second one asks for candidates first.
+        if (i % 2 == 1) work[i].request = {.vocab_size = vocab, .count = 20, .apart = apart};
+        if (i % 2 == 1) work[i].candidates = &next[i];
       }
       device->forward(work);
+      for (uint64_t i = 1; i < rows.size(); i += 2) {
+        Candidates found = next[i];
+        together[i]->fetch_logits(next[i]);
+        rows[i] = next[i].logits;
+        if (!found.logits.empty()) continue;  // few tokens go one timeline after the other
+        const Candidates all = testing_util::reference_candidates(rows[i], work[i].request);
+        ASSERT_GE(found.likeliest.size(), all.likeliest.size());
+        std::sort(found.likeliest.begin(), found.likeliest.end(), likelier);
+        for (uint64_t k = 0; k < all.likeliest.size(); ++k)
+          EXPECT_EQ(found.likeliest[k].token, all.likeliest[k].token) << shape.name << " " << kv << ", timeline " << i;
+        EXPECT_EQ(found.apart[0].logit, rows[i][3]);
+      }
       for (uint64_t i = 0; i < rows.size(); ++i) {
         EXPECT_LE(difference(rows[i], expected[i]), 0.05) << shape.name << " " << kv << ", timeline " << i;
         EXPECT_EQ(together[i]->length(), alone[i]->length());

@@ -1,5 +1,7 @@
 #include <math.h>
 
+#include <algorithm>
+
 #include "cuda/sample.h"
 #include "cuda/warp.cuh"
 
@@ -31,6 +33,11 @@ __device__ void add(const uint32_t* bins, uint32_t* to) {
   for (uint32_t i = threadIdx.x; i < kSampleBins; i += kThreads)
     if (bins[i] != 0) atomicAdd(to + i, bins[i]);
 }
+
+// A row a y of the grid.
+struct Rows {
+  SampleArgs rows[kSampleRows];
+};
 
 struct Place {
   uint32_t bin, above, inside;  // keys in higher bins, and in this one
@@ -68,7 +75,8 @@ __device__ Place find_bin(const uint32_t* bins, uint32_t wanted) {
 }
 
 // What the others work on: empty histograms, and logits without those set apart.
-__global__ void __launch_bounds__(kThreads) begin_kernel(SampleArgs a) {
+__global__ void __launch_bounds__(kThreads) begin_kernel(const __grid_constant__ Rows rows) {
+  const SampleArgs& a = rows.rows[blockIdx.y];
   const uint32_t thread = blockIdx.x * kThreads + threadIdx.x;
   if (thread < 2 * kSampleBins) a.bins[thread] = 0;
   if (thread == 0) a.result->top = a.result->listed = 0;
@@ -79,7 +87,8 @@ __global__ void __launch_bounds__(kThreads) begin_kernel(SampleArgs a) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads) coarse_kernel(SampleArgs a) {
+__global__ void __launch_bounds__(kThreads) coarse_kernel(const __grid_constant__ Rows rows) {
+  const SampleArgs& a = rows.rows[blockIdx.y];
   __shared__ uint32_t bins[kSampleBins];
   __shared__ uint32_t top;
   if (threadIdx.x == 0) top = 0;
@@ -96,7 +105,8 @@ __global__ void __launch_bounds__(kThreads) coarse_kernel(SampleArgs a) {
   if (threadIdx.x == 0) atomicMax(&a.result->top, top);
 }
 
-__global__ void __launch_bounds__(kThreads) fine_kernel(SampleArgs a) {
+__global__ void __launch_bounds__(kThreads) fine_kernel(const __grid_constant__ Rows rows) {
+  const SampleArgs& a = rows.rows[blockIdx.y];
   __shared__ uint32_t bins[kSampleBins];
   clear(bins);
   const Place coarse = find_bin(a.bins, a.count);
@@ -108,7 +118,8 @@ __global__ void __launch_bounds__(kThreads) fine_kernel(SampleArgs a) {
 }
 
 // exp is within an ulp of the exact value, the sums' order is always the same.
-__global__ void __launch_bounds__(kThreads) collect_kernel(SampleArgs a) {
+__global__ void __launch_bounds__(kThreads) collect_kernel(const __grid_constant__ Rows rows) {
+  const SampleArgs& a = rows.rows[blockIdx.y];
   const Place coarse = find_bin(a.bins, a.count);
   const Place fine = find_bin(a.bins + kSampleBins, a.count - coarse.above);
   uint32_t threshold = coarse.bin * kSampleBins + fine.bin;
@@ -140,12 +151,18 @@ __global__ void __launch_bounds__(kThreads) collect_kernel(SampleArgs a) {
 
 }  // namespace
 
-cudaError_t find_candidates(const SampleArgs& args, cudaStream_t stream) {
+cudaError_t find_candidates(const SampleArgs* rows, uint32_t n, cudaStream_t stream) {
   static_assert(kSampleBlocks * kThreads >= 2 * kSampleBins, "a thread a bin");
-  begin_kernel<<<kSampleBlocks, kThreads, 0, stream>>>(args);
-  coarse_kernel<<<kSampleBlocks, kThreads, 0, stream>>>(args);
-  fine_kernel<<<kSampleBlocks, kThreads, 0, stream>>>(args);
-  collect_kernel<<<kSampleBlocks, kThreads, 0, stream>>>(args);
+  for (uint32_t at = 0; at < n; at += kSampleRows) {
+    Rows now{};
+    const uint32_t count = std::min(n - at, +kSampleRows);
+    std::copy_n(rows + at, count, now.rows);
+    const dim3 blocks(kSampleBlocks, count);
+    begin_kernel<<<blocks, kThreads, 0, stream>>>(now);
+    coarse_kernel<<<blocks, kThreads, 0, stream>>>(now);
+    fine_kernel<<<blocks, kThreads, 0, stream>>>(now);
+    collect_kernel<<<blocks, kThreads, 0, stream>>>(now);
+  }
   return cudaGetLastError();
 }
 

@@ -24,7 +24,7 @@ struct SampleResult {
   uint32_t listed;
 };
 
-/// Pointers are of the device.
+/// What one row of logits is looked through for. Pointers are of the device.
 struct SampleArgs {
   float* logits;  // [vocab]; those set apart become -infinity
   uint32_t vocab;
@@ -39,11 +39,12 @@ struct SampleArgs {
   Listed* list;  // [room]
 };
 
-/// Enqueues kSampleLaunches kernels. The list receives, in any order, all tokens of a logit above a threshold and of
-/// -infinity none: as many as wanted and those that share 22 highest bits with the last of them, or less than wanted
-/// where `room` does not hold these. With NaN or +infinity among the logits only `top` and `apart` mean something.
-cudaError_t find_candidates(const SampleArgs& args, cudaStream_t stream);
-constexpr unsigned kSampleLaunches = 4;
+/// Enqueues kSampleLaunches kernels for each kSampleRows rows [n]. The list of each receives, in any order, all tokens
+/// of a logit above a threshold and of -infinity none: as many as wanted and those that share 22 highest bits with the
+/// last of them, or less than wanted where `room` does not hold these. With NaN or +infinity among the logits only
+/// `top` and `apart` mean something.
+cudaError_t find_candidates(const SampleArgs* rows, uint32_t n, cudaStream_t stream);
+constexpr unsigned kSampleLaunches = 4, kSampleRows = 32;
 
 /// The logit of a key, NaN for NaN's.
 UPG_HOST_DEVICE inline float logit_of_key(uint32_t key) {

@@ -22,9 +22,10 @@ using namespace testing_util;
 Candidates find(SampleRunner& runner, const std::vector<float>& logits, const CandidateRequest& request) {
   const auto device = upload(logits.data(), logits.size(), "logits");
   Candidates out;
-  runner.enqueue(request, device.get(), nullptr);
+  const SampleRunner::Row row = {request, device.get(), &out};
+  runner.enqueue(std::span(&row, 1), nullptr);
   check(cudaStreamSynchronize(nullptr), "sampling");
-  runner.read(out);
+  runner.read();
   std::sort(out.likeliest.begin(), out.likeliest.end(), likelier);
   return out;
 }
@@ -62,7 +63,7 @@ std::vector<int32_t> some_tokens(std::mt19937& random, uint64_t vocab) {
 
 TEST(Sample, FindsTheLikeliestOfAnyLogits) {
   if (!has_gpu()) GTEST_SKIP() << "no CUDA device was found";
-  SampleRunner runner;
+  SampleRunner runner(1);
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
   for (uint64_t vocab : {1u, 2u, 31u, 333u, 4097u, 50257u, 100352u, 250001u, 1u << 20})
@@ -90,9 +91,40 @@ TEST(Sample, FindsTheLikeliestOfAnyLogits) {
     }
 }
 
+TEST(Sample, FindsInRowsTogetherWhatItFindsInEach) {
+  if (!has_gpu()) GTEST_SKIP() << "no CUDA device was found";
+  constexpr uint32_t kRows = kSampleRows + 5;
+  constexpr uint64_t kVocab = 5000;
+  SampleRunner one(1), many(kRows);
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  std::vector<std::vector<float>> logits(kRows, std::vector<float>(kVocab));
+  std::vector<std::vector<int32_t>> apart;
+  std::vector<DeviceMemory<float>> device;
+  std::vector<Candidates> found(kRows);
+  std::vector<SampleRunner::Row> rows;
+  for (uint32_t i = 0; i < kRows; ++i) {
+    for (float& logit : logits[i]) logit = normal(random);
+    apart.push_back(some_tokens(random, kVocab));
+    device.push_back(upload(logits[i].data(), kVocab, "logits"));
+    const CandidateRequest request = {kVocab, 1 + i * 50, i % 2 ? 0.7f : 0.0f, apart[i]};
+    rows.push_back({request, device[i].get(), &found[i]});
+  }
+  many.enqueue(rows, nullptr);
+  check(cudaStreamSynchronize(nullptr), "sampling");
+  many.read();
+  for (uint32_t i = 0; i < kRows; ++i) {
+    std::sort(found[i].likeliest.begin(), found[i].likeliest.end(), likelier);
+    const Candidates alone = find(one, logits[i], rows[i].request);
+    EXPECT_TRUE(same(found[i].likeliest, alone.likeliest)) << i;
+    EXPECT_TRUE(same(found[i].apart, alone.apart)) << i;
+    EXPECT_EQ(found[i].total, alone.total) << i;
+  }
+}
+
 TEST(Sample, GivesNothingOfLogitsWithoutAnOrder) {
   if (!has_gpu()) GTEST_SKIP() << "no CUDA device was found";
-  SampleRunner runner;
+  SampleRunner runner(1);
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
   for (const LogitsKind& kind : kUnorderedKinds) {
@@ -169,7 +201,7 @@ TEST_F(CudaSampling, CandidatesGiveTheTokensThatAllLogitsGive) {
           listed.saw(token);
           a->forward(std::span(&token, 1), {0, 1}, logits.data());
           const CandidateRequest request = listed.request();
-          b->forward_candidates(token, request, next);
+          b->forward_candidates(std::span(&token, 1), request, next);
           ++tokens;
           std::optional<int32_t> chosen;
           if (next.logits.empty()) {

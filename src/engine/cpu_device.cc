@@ -88,7 +88,7 @@ void CpuDevice::forward(std::span<const Work> work) {
   hidden_.clear();
   uint64_t at = 0;
   for (const Work& w : work) {
-    hidden_.insert(hidden_.end(), x + (at + w.range.begin) * width, x + (at + w.range.end) * width);
+    hidden_.insert(hidden_.end(), x + (at + w.rows().begin) * width, x + (at + w.rows().end) * width);
     at += w.tokens.size();
   }
   const uint64_t rows = hidden_.size() / width;
@@ -97,8 +97,8 @@ void CpuDevice::forward(std::span<const Work> work) {
   model_.head(context_, rows, activations, hidden_.data(), logits_.data());
   const float* row = logits_.data();
   for (const Work& w : work) {
-    const uint64_t n = (w.range.end - w.range.begin) * vocab;
-    std::copy_n(row, n, w.logits);
+    const uint64_t n = (w.rows().end - w.rows().begin) * vocab;
+    std::copy_n(row, n, w.all_logits());
     row += n;
   }
 }

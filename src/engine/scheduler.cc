@@ -26,6 +26,7 @@ struct Slot {
   std::vector<int32_t> held;
   std::shared_ptr<Job> job;
   uint64_t used = 0;  // when, in requests
+  Candidates next;    // of the last pass
 };
 
 uint64_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
@@ -267,13 +268,18 @@ struct Scheduler::Impl {
         budget -= n;
         prompt_tokens += n;
       }
-      const bool last = n == tokens.size();
-      const LogitsRange range = slot->job->wants_all_rows() ? LogitsRange{0, n}
-                                : last                      ? LogitsRange{n - 1, n}
-                                                            : LogitsRange{};
-      work.push_back({slot->timeline.get(), tokens.first(n), range, nullptr});
+      Work w = {.timeline = slot->timeline.get(), .tokens = tokens.first(n)};
+      if (slot->job->wants_all_rows()) {
+        w.range = {0, n};
+      } else if (n == tokens.size() && slot->job->wants_logits()) {
+        w.range = {n - 1, n};
+      } else if (n == tokens.size()) {
+        w.request = slot->job->choice();
+        w.candidates = &slot->next;
+      }
+      rows += w.range.end - w.range.begin;
+      work.push_back(w);
       of_work.push_back(slot);
-      rows += range.end - range.begin;
     }
     logits.resize(rows * vocab);
     float* at = logits.data();
@@ -297,18 +303,44 @@ struct Scheduler::Impl {
     }
     // Going through a vocabulary takes as long as a layer: each request's on one of the threads.
     std::atomic<uint64_t> generated = 0;
-    engine->impl().context.pool.each(work.size(), [&](uint64_t i, unsigned) {
-      Slot& slot = *of_work[i];
-      const Work& w = work[i];
-      slot.held.insert(slot.held.end(), w.tokens.begin(), w.tokens.end());
+    const auto in_parallel = [&](uint64_t n, auto f) {
+      engine->impl().context.pool.each(n, [&](uint64_t i, unsigned) { f(i); });
+    };
+    const auto go_on = [&](Slot& slot, auto f) {
       const size_t before = slot.job->result().tokens.size();
       try {
-        slot.job->advance(w.tokens.size(), {w.logits, (w.range.end - w.range.begin) * vocab},
-                          context - slot.held.size());
+        f();
       } catch (...) {  // a grammar that takes too long
         slot.job->fail_with(std::current_exception());
       }
       generated += slot.job->result().tokens.size() - before;
+    };
+    std::vector<uint8_t> undecided(work.size(), 0);
+    in_parallel(work.size(), [&](uint64_t i) {
+      Slot& slot = *of_work[i];
+      const Work& w = work[i];
+      slot.held.insert(slot.held.end(), w.tokens.begin(), w.tokens.end());
+      const uint64_t n = w.tokens.size(), room = context - slot.held.size();
+      go_on(slot, [&] {
+        if (w.candidates) {
+          undecided[i] = !slot.job->advance(n, *w.candidates, room);
+        } else {
+          slot.job->advance(n, {w.logits, (w.range.end - w.range.begin) * vocab}, room);
+        }
+      });
+    });
+    std::vector<Slot*> others;
+    for (uint64_t i = 0; i < work.size(); ++i) {
+      Slot& slot = *of_work[i];
+      if (!undecided[i]) continue;
+      go_on(slot, [&] {
+        slot.timeline->fetch_logits(slot.next);
+        others.push_back(&slot);
+      });
+    }
+    in_parallel(others.size(), [&](uint64_t i) {
+      Slot& slot = *others[i];
+      go_on(slot, [&] { slot.job->choose(slot.next.logits, context - slot.held.size()); });
     });
     const std::scoped_lock lock(mutex);
     ++statistics.steps;

@@ -79,30 +79,49 @@ std::span<const int32_t> Job::pending() const {
 
 void Job::advance(uint64_t n, std::span<const float> rows, uint64_t room) {
   const uint64_t vocab = engine_.info().vocab_size;
-  if (reading_prompt()) {
-    if (wants_all_rows()) {
-      GenerationPiece piece;
-      for (uint64_t i = 0; i < n && read_ + i + 1 < request_.prompt.size(); ++i)
-        piece.prompt_logprobs.push_back(logprob_of(request_.prompt[read_ + i + 1], rows.subspan(i * vocab, vocab)));
-      put(std::move(piece));
-    }
-    read_ += n;
-    if (reading_prompt()) return;
-    result_.prompt_seconds = seconds_since(phase_began_);
-    phase_began_ = std::chrono::steady_clock::now();
-    if (request_.options.max_tokens == 0) return finish(FinishReason::kLength);
+  if (wants_all_rows()) {
+    GenerationPiece piece;
+    for (uint64_t i = 0; i < n && read_ + i + 1 < request_.prompt.size(); ++i)
+      piece.prompt_logprobs.push_back(logprob_of(request_.prompt[read_ + i + 1], rows.subspan(i * vocab, vocab)));
+    put(std::move(piece));
   }
-  sample(rows.last(vocab), room);
+  if (read_on(n)) choose(rows.last(vocab), room);
 }
 
-void Job::sample(std::span<const float> logits, uint64_t room) {
+bool Job::advance(uint64_t n, const Candidates& next, uint64_t room) {
+  if (!read_on(n)) return true;
+  if (!next.logits.empty()) {
+    choose(next.logits, room);
+    return true;
+  }
+  const std::optional<int32_t> token = sampler_.next(next);
+  if (token) say(*token, {}, room);
+  return token.has_value();
+}
+
+// So many tokens of the prompt have been run, if it has any left. Returns whether a token is to be chosen.
+bool Job::read_on(uint64_t n) {
+  if (!reading_prompt()) return true;
+  read_ += n;
+  if (reading_prompt()) return false;
+  result_.prompt_seconds = seconds_since(phase_began_);
+  phase_began_ = std::chrono::steady_clock::now();
+  if (request_.options.max_tokens == 0) finish(FinishReason::kLength);
+  return !ended_;
+}
+
+void Job::choose(std::span<const float> logits, uint64_t room) {
   std::span<const float> allowed = logits;
   if (matcher_) {
     masked_.assign(logits.begin(), logits.end());
     allowed = masked_;
     if (!matcher_->mask(masked_, ends_)) return finish(FinishReason::kStop);
   }
-  const int32_t token = sampler_.next(allowed);
+  say(sampler_.next(allowed), logits, room);
+}
+
+// `logits` are empty where nobody asks for logprobs.
+void Job::say(int32_t token, std::span<const float> logits, uint64_t room) {
   if (std::find(ends_.begin(), ends_.end(), token) != ends_.end()) return finish(FinishReason::kStop);
   if (matcher_) matcher_->accept(token);
   last_ = token;

@@ -40,17 +40,27 @@ class Job {
   std::span<const int32_t> pending() const;
   bool reading_prompt() const { return read_ < request_.prompt.size(); }
   uint64_t unread() const { return request_.prompt.size() - read_; }  // of the prompt
+  bool wants_all_rows() const { return request_.prompt_logprobs && reading_prompt(); }
+  /// Whether candidates for the next token are not enough.
+  bool wants_logits() const { return matcher_ || request_.logprobs; }
+  /// What the next choice needs to know where they are. Valid until it is made.
+  CandidateRequest choice() { return sampler_.request(); }
   /// n pending tokens were run. `rows` [n or 1, vocab_size]: logits after each of them where wants_all_rows(), else
   /// after the last; empty where the prompt goes on and nobody wants them. `room`: positions left.
   void advance(uint64_t n, std::span<const float> rows, uint64_t room);
-  bool wants_all_rows() const { return request_.prompt_logprobs && reading_prompt(); }
+  /// The same with what a device gave for choice(). Returns false where choose() must follow: nothing else has been
+  /// left out.
+  bool advance(uint64_t n, const Candidates& next, uint64_t room);
+  /// The next token, from all logits [vocab_size].
+  void choose(std::span<const float> logits, uint64_t room);
   void finish(FinishReason reason);
   void fail_with(std::exception_ptr error);
 
   std::chrono::steady_clock::time_point deadline{};  // of waiting for a place
 
  private:
-  void sample(std::span<const float> logits, uint64_t room);
+  bool read_on(uint64_t n);
+  void say(int32_t token, std::span<const float> logits, uint64_t room);
   TokenLogprob logprob_of(int32_t token, std::span<const float> logits) const;
   void put(GenerationPiece piece);
 

@@ -175,7 +175,7 @@ GenerateResult Session::generate(std::span<const int32_t> prompt, const Generate
     if (matcher) {
       feed(std::span(&token, 1));
     } else {
-      impl_->timeline->forward_candidates(token, sampler.request(), impl_->next);
+      impl_->timeline->forward_candidates(std::span(&token, 1), sampler.request(), impl_->next);
       impl_->held.push_back(token);
     }
   }

@@ -35,13 +35,12 @@ class Timeline {
   /// [range.end - range.begin, vocab_size] receives those of the positions in `range`; may be empty.
   virtual void forward(std::span<const int32_t> tokens, LogitsRange range, float* logits) = 0;
 
-  /// Runs one token for the choice of the next: `out` receives what is asked for, or all logits.
-  virtual void forward_candidates(int32_t token, const CandidateRequest& request, Candidates& out) {
-    out.logits.resize(request.vocab_size);
-    forward(std::span(&token, 1), {0, 1}, out.logits.data());
+  /// Runs `tokens` for the choice of the next one: `out` receives what is asked for, or all logits.
+  virtual void forward_candidates(std::span<const int32_t> tokens, const CandidateRequest& request, Candidates& out) {
+    forward(tokens, {tokens.size() - 1, tokens.size()}, out.make_logits(request.vocab_size));
   }
 
-  /// All logits in place of the candidates that forward_candidates() gave, where no other pass has begun on the device.
+  /// All logits in place of the candidates that the last pass gave, where no other pass has begun on the device.
   virtual void fetch_logits(Candidates& out) { (void)out; }
 
   /// Becomes the first `length` positions of `other`, a timeline of the same device and kind: shares their memory where
@@ -63,12 +62,20 @@ class Timeline {
   virtual void fill(uint64_t n) = 0;
 };
 
-/// Tokens of one timeline in a pass that it may share with others; as the arguments of Timeline::forward.
+/// Tokens of one timeline in a pass that it may share with others; as the arguments of Timeline::forward, or, where
+/// `candidates` is not null, of Timeline::forward_candidates.
 struct Work {
   Timeline* timeline;
   std::span<const int32_t> tokens;
-  LogitsRange range;
-  float* logits;
+  LogitsRange range{};
+  float* logits = nullptr;
+  CandidateRequest request{};
+  Candidates* candidates = nullptr;
+
+  /// Whose logits are looked at.
+  LogitsRange rows() const { return candidates ? LogitsRange{tokens.size() - 1, tokens.size()} : range; }
+  /// Where all of them go.
+  float* all_logits() const { return candidates ? candidates->make_logits(request.vocab_size) : logits; }
 };
 
 /// How a device is opened.
@@ -93,7 +100,13 @@ class Device {
   virtual std::unique_ptr<Timeline> timeline(uint64_t capacity, const KvType& kv, Activations activations) = 0;
   /// Runs the work of several timelines, none of them twice: together where the device can.
   virtual void forward(std::span<const Work> work) {
-    for (const Work& w : work) w.timeline->forward(w.tokens, w.range, w.logits);
+    for (const Work& w : work) {
+      if (w.candidates && work.size() == 1) {
+        w.timeline->forward_candidates(w.tokens, w.request, *w.candidates);
+      } else {  // fetch_logits() could not be called after the passes of the others
+        w.timeline->forward(w.tokens, w.rows(), w.all_logits());
+      }
+    }
   }
   /// Bytes a second that its memory gives, measured now.
   virtual double measure_bandwidth() = 0;

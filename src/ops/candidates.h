@@ -34,6 +34,14 @@ struct CandidateRequest {
 
 /// Either `logits`, or the rest.
 struct Candidates {
+  /// Room for all logits [vocab_size], and nothing else.
+  float* make_logits(uint64_t vocab_size) {
+    likeliest.clear();
+    apart.clear();
+    logits.resize(vocab_size);
+    return logits.data();
+  }
+
   std::vector<float> logits;  // [vocab_size] or empty
   /// Some of the tokens that are not in `apart`, in any order, each likelier than every one that is left out: about as
   /// many as were asked for, or none where the device could not choose. Their logits are finite, and not given where
