@@ -29,7 +29,16 @@ struct HalfTokens {
   void* values;    // f16 [n_tokens rounded up to 256][256 steps], places as in place_of_column() and place_of_columns()
   float* scales;   // [n_tokens]: powers of two
   uint32_t width;  // 256 steps
+  /// Where not 0, values are [steps][32 parts][so many tokens][8] instead: places as in tile_part() and tile_word().
+  uint32_t together;
 };
+/// Eight columns, from `column` on, are four words of two, in the order of place_of_column(): the part that has word
+/// `word` of them, and which of the part's four it is. A product of 16 terms takes two parts, four columns of each of
+/// four blocks.
+UPG_HOST_DEVICE constexpr uint32_t tile_part(uint32_t column, uint32_t word) {
+  return (column / 32 % 2 * 4 + column / 8 % 4) * 4 + word;
+}
+UPG_HOST_DEVICE constexpr uint32_t tile_word(uint32_t column) { return column / 64 % 4; }
 
 /// A matrix [n, ...] of tokens in parts: element (t, c) is the sum of data[i part_stride + t row_stride + c] over i,
 /// in order. Strides and what is read at a time are multiples of 4.
@@ -87,6 +96,8 @@ struct GemmResources {
   float* scratch;        // [few_scratch_floats()]
 };
 uint64_t few_scratch_floats(uint32_t multiprocessors);
+/// HalfTokens::together for a product of n tokens.
+uint32_t tokens_together(const TrellisMatrix& w, uint32_t n, const GemmResources& resources);
 /// What products of the matrix may need, the few tokens up to `few`; with less, those take longer.
 uint64_t gemm_part_floats(const TrellisMatrix& w, uint32_t few, uint32_t multiprocessors);
 

@@ -207,12 +207,13 @@ bool can_multiply_tokens(uint32_t shared_limit) { return kSharedBytes<Lookups<4>
 
 cudaError_t multiply_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
                             const GemmResources& resources, RowParts* where, Queue queue) {
-  const FewParts few = multiply_few_tokens(w, x, n, resources, queue);
+  const FewParts few = x.together > 0 ? multiply_few_tokens_wide(w, x, n, resources, queue)
+                                      : multiply_few_tokens(w, x, n, resources, queue);
   if (few.slices > 0) *where = parts_of(w, resources, few.slices, n);
   if (few.status != cudaSuccess || few.slices > 0) return few.status;
   *where = {y, 1, 0, stride};
   if (resources.wide && n > kGemmTokens) return multiply_tokens_wide(w, x, n, y, stride, queue);
-  return with_decoder(w, [&](auto decoder) {
+  return with_bytes(w, [&](auto decoder) {
     return start_for<typename decltype(decoder)::type>(w, x, n, y, stride, resources, where, queue);
   });
 }

@@ -19,6 +19,10 @@ struct FewParts {
 FewParts multiply_few_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources,
                              Queue queue);
 
+/// The same by Hopper's warpgroup instructions, of tokens that lie together, for which tokens_together() is not 0.
+FewParts multiply_few_tokens_wide(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources,
+                                  Queue queue);
+
 /// A block's step as what a byte, read as a half of its own, is multiplied with, and what is added for it to be a
 /// level: (byte 2^-24) factor + offset = (byte - 128) step / kHalfUnit, with one rounding. Steps are integers below
 /// 256.

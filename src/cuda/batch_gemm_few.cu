@@ -1,26 +1,19 @@
-// The product of few tokens: every warp goes through its own panels, two at a time, without waiting for others. It
-// decodes weights in the registers from which the tensor cores take them: the order of the sum's terms is free, so what
-// a lane has decoded, 32 columns of a row, are its own terms of eight products.
-#include <cuda_fp16.h>
-
-#include <algorithm>
-
-#include "cuda/batch_gemm.cuh"
+// The product of few tokens, where there are no warpgroup instructions: every warp goes through its own panels, two at
+// a time, without waiting for others. It decodes weights in the registers from which the tensor cores take them: the
+// order of the sum's terms is free, so what a lane has decoded, 32 columns of a row, are its own terms of eight
+// products.
+#include "cuda/batch_gemm_few.cuh"
+//
 #include "cuda/batch_tile.cuh"
 #include "cuda/launch.cuh"
 
 namespace upg::cuda {
 namespace {
 
-constexpr unsigned kFewWarps = 16, kFewThreads = 32 * kFewWarps;
-constexpr unsigned kDeclaredBytes = 1024;  // room for what is declared in the kernel
-constexpr unsigned kStepHalves = 32 * kStepBlocks;
-
 // With more tokens, registers are for their sums.
 template <unsigned kTiles>
 constexpr unsigned kPanelsAtOnce = kTiles <= 4 ? 2 : 1;
-constexpr unsigned kFewSums = 32 * 32;  // most sums of a warp, of all its panels and tokens
-constexpr unsigned kSlots = 2;          // of a warp's ring; each has a step of all panels that the warp works on
+constexpr unsigned kSlots = 2;  // of a warp's ring; each has a step of all panels that the warp works on
 template <typename Decoder, unsigned kTiles>
 constexpr unsigned kRingBytes = kSlots* kPanelsAtOnce<kTiles>* step_bytes(Decoder::kBits);
 
@@ -31,33 +24,6 @@ template <typename Decoder, unsigned kTiles>
 uint32_t few_shared_bytes(uint32_t steps) {
   return kFewWarps * kRingBytes<Decoder, kTiles> + 8 * kTiles * token_row_bytes(steps);
 }
-
-// Two rows of a panel, 2 g and 2 g + 1, of one block of 32 columns: levels + 128, and the rows' steps.
-template <typename Decoder>
-struct TwoRows {
-  uint32_t levels[2][8];
-  HalfStep steps[2];
-
-  // The lane's block is 2 (lane % 4) + odd of the step.
-  __device__ __forceinline__ void decode(const Decoder& decoder, const uint8_t* step, unsigned odd,
-                                         const HalfStep* steps_of) {
-    constexpr unsigned kBits = Decoder::kBits;
-    const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const unsigned from = 4 * (g / 2 + 4 * odd) + t;
-    uint32_t words[2][kBits];
-#pragma unroll
-    for (unsigned k = 0; k < kBits; ++k) {
-      const uint2 both = *reinterpret_cast<const uint2*>(step + 512 * k + 16 * from + 8 * (g % 2));
-      words[0][k] = both.x;
-      words[1][k] = both.y;
-    }
-    const uint32_t places = step[512 * kBits + 2 * from + g % 2];
-    steps[0] = steps_of[places & 15];
-    steps[1] = steps_of[places >> 4];
-    decoder.bytes(words[0], levels[0]);
-    decoder.bytes(words[1], levels[1]);
-  }
-};
 
 // Slice `blockIdx.y` of the columns, and some of the panels: parts [slices][n][16 panels], scratch
 // [blocks][kFewWarps][kFewSums].
@@ -148,39 +114,10 @@ __global__ void __launch_bounds__(kFewThreads, 1)
   __syncthreads();
 #endif
 
-  float acc[kPanels][kTiles][4] = {};
-  const auto for_each_sum = [&](auto f) {
-#pragma unroll
-    for (unsigned p = 0; p < kPanels; ++p)
-#pragma unroll
-      for (unsigned tile = 0; tile < kTiles; ++tile)
-#pragma unroll
-        for (unsigned e = 0; e < 4; ++e) f(acc[p][tile][e], (p * kTiles + tile) * 4 + e);
-  };
+  FewSums<kPanels, kTiles> sums;
   const auto scratch_of = [&](unsigned of_warp) {
     const uint64_t block = static_cast<uint64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
     return scratch + (block * kFewWarps + of_warp) * kFewSums + lane;
-  };
-  const auto leave = [&] { for_each_sum([&](float sum, unsigned i) { __stcg(scratch_of(warp) + 32 * i, sum); }); };
-  const auto put = [&] {
-#pragma unroll
-    for (unsigned p = 0; p < kPanels; ++p) {
-      const uint32_t panel = kPanels * group + p, row = 16 * panel + 2 * g;
-      if (panel >= w.panels) continue;
-      const float2 row_scales = *reinterpret_cast<const float2*>(w.row_scales + row);
-#pragma unroll
-      for (unsigned tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (unsigned e = 0; e < 2; ++e) {
-          const uint32_t token = 8 * tile + 2 * t + e;
-          if (token >= n) continue;
-          const float scale = kHalfUnit * token_scales[token];
-          float* to = parts + (static_cast<uint64_t>(blockIdx.y) * n + token) * 16 * w.panels + row;
-          *reinterpret_cast<float2*>(to) =
-              make_float2(acc[p][tile][e] * row_scales.x * scale, acc[p][tile][2 + e] * row_scales.y * scale);
-        }
-      }
-    }
   };
   const uint8_t* of_lane = tokens + g * row_bytes + 16 * t;
   bool from_start = step == 0;  // this warp has the group's first step
@@ -228,7 +165,7 @@ __global__ void __launch_bounds__(kFewThreads, 1)
             for (unsigned j = 0; j < kTogether; ++j)
 #pragma unroll
               for (unsigned p = 0; p < kPanels; ++p)
-                multiply_halves(acc[p][first + j], a[i][p], i == 0 ? of_tokens[j].x : of_tokens[j].z,
+                multiply_halves(sums.acc[p][first + j], a[i][p], i == 0 ? of_tokens[j].x : of_tokens[j].z,
                                 i == 0 ? of_tokens[j].y : of_tokens[j].w);
         }
       }
@@ -240,16 +177,16 @@ __global__ void __launch_bounds__(kFewThreads, 1)
 #endif
     if (++step < n_steps) continue;
     if (from_start) {
-      put();
+      sums.put(w, kPanels * group, token_scales, n, parts);
     } else {
-      leave();
+      sums.leave(scratch_of(warp));
     }
-    for_each_sum([](float& sum, unsigned) { sum = 0; });
+    sums.clear();
     from_start = true;
     step = 0;
     ++group;
   }
-  if (step > 0 && !from_start) leave();  // the middle of a group
+  if (step > 0 && !from_start) sums.leave(scratch_of(warp));  // the middle of a group
   __syncthreads();
   if (step == 0 || !from_start || begin == end) return;
   // The rest of this group, from those who had it.
@@ -258,37 +195,16 @@ __global__ void __launch_bounds__(kFewThreads, 1)
   for (unsigned other = warp + 1; left > 0; ++other) {
     const uint32_t its = items * (other + 1) / kFewWarps - items * other / kFewWarps;
     if (its == 0) continue;
-    for_each_sum([&](float& sum, unsigned i) { sum += __ldcg(scratch_of(other) + 32 * i); });
+    sums.add(scratch_of(other));
     left -= min(left, its);
   }
-  put();
-}
-
-// How a product is dealt to the blocks so that the busiest warp has least to do, its panels in groups of
-// kPanelsAtOnce; slices == 0: it does not fit.
-template <typename Decoder, unsigned kTiles>
-Deal deal_few(const TrellisMatrix& w, const GemmResources& resources, uint32_t n) {
-  const uint32_t groups = (w.panels + kPanelsAtOnce<kTiles> - 1) / kPanelsAtOnce<kTiles>;
-  Deal best{};
-  double least = 0;
-  for (uint32_t slices = 1; slices <= w.steps && slices <= resources.multiprocessors; ++slices) {
-    const uint32_t blocks = std::min(resources.multiprocessors / slices, groups);
-    const uint32_t steps = (w.steps + slices - 1) / slices, each = (groups + blocks - 1) / blocks;
-    if (few_shared_bytes<Decoder, kTiles>(steps) + kDeclaredBytes > resources.shared_limit) continue;
-    if (uint64_t{slices} * n * 16 * w.panels > resources.part_floats) break;
-    // In steps of a warp. To write a part of a group and to read it again takes as long as a twentieth of one.
-    const double cost =
-        each * steps / double{kFewWarps} + 0.05 * slices * groups / static_cast<double>(resources.multiprocessors);
-    if (best.slices != 0 && cost >= least) continue;
-    least = cost;
-    best = {slices, blocks, {w.steps / slices, w.steps % slices}, {groups / blocks, groups % blocks}};
-  }
-  return best;
+  sums.put(w, kPanels * group, token_scales, n, parts);
 }
 
 template <typename Decoder, unsigned kTiles>
 FewParts start(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources, Queue queue) {
-  const Deal deal = deal_few<Decoder, kTiles>(w, resources, n);
+  const Deal deal =
+      deal_few(w, resources, n, kPanelsAtOnce<kTiles>, kFewWarps, 0.05, few_shared_bytes<Decoder, kTiles>);
   if (deal.slices == 0) return {cudaSuccess, 0};
   static const cudaError_t allowed =
       cudaFuncSetAttribute(few_gemm<Decoder, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -308,7 +224,7 @@ uint64_t few_scratch_floats(uint32_t multiprocessors) { return uint64_t{multipro
 FewParts multiply_few_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources,
                              Queue queue) {
   if (n > kFewTokens) return {cudaSuccess, 0};
-  return with_decoder(w, [&](auto decoder) {
+  return with_bytes(w, [&](auto decoder) {
     using Decoder = typename decltype(decoder)::type;
     if (n <= 8) return start<Decoder, 1>(w, x, n, resources, queue);
     if (n <= 16) return start<Decoder, 2>(w, x, n, resources, queue);

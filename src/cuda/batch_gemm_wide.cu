@@ -175,8 +175,8 @@ cudaError_t start(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, ui
 
 cudaError_t multiply_tokens_wide(const TrellisMatrix& w, HalfTokens x, uint32_t n, float* y, uint64_t stride,
                                  Queue queue) {
-  return with_decoder(w,
-                      [&](auto decoder) { return start<typename decltype(decoder)::type>(w, x, n, y, stride, queue); });
+  return with_bytes(w,
+                    [&](auto decoder) { return start<typename decltype(decoder)::type>(w, x, n, y, stride, queue); });
 }
 
 }  // namespace upg::cuda

@@ -118,8 +118,15 @@ __global__ void __launch_bounds__(kOpThreads)
     const float4 a = from[0], b = from[1];
     // The order of place_of_column().
     const auto scaled = [&](float low, float high) { return pack(low * inverse, high * inverse); };
-    *reinterpret_cast<uint4*>(halves + place_of_columns(c, few)) =
-        make_uint4(scaled(a.x, b.x), scaled(a.y, b.y), scaled(a.z, b.z), scaled(a.w, b.w));
+    const uint4 words = make_uint4(scaled(a.x, b.x), scaled(a.y, b.y), scaled(a.z, b.z), scaled(a.w, b.w));
+    if (out.together == 0) {
+      *reinterpret_cast<uint4*>(halves + place_of_columns(c, few)) = words;
+      continue;
+    }
+    auto* step = static_cast<uint32_t*>(out.values) + static_cast<uint64_t>(c / 256) * 128 * out.together;
+    const uint32_t of_word[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) step[(tile_part(c, i) * out.together + row) * 4 + tile_word(c)] = of_word[i];
   }
 #if __CUDA_ARCH__ >= 900
   // Nobody leaves while others still read what it has found.

@@ -48,7 +48,7 @@ BatchRunner::BatchRunner(const PlainDecoder& decoder, const DeviceWeights& weigh
 // W f(x), in y or in parts until the next product.
 RowParts BatchRunner::multiply(const TrellisMatrix& w, Input input, RowParts x, float* residual, const float* norm,
                                uint32_t n, float* y, uint64_t stride, Queue queue) {
-  const HalfTokens tokens{halves_.get(), scales_.get(), kStepColumns * w.steps};
+  const HalfTokens tokens{halves_.get(), scales_.get(), kStepColumns * w.steps, tokens_together(w, n, resources_)};
   float* plain = w.residual_values ? plain_.get() : nullptr;
   check(prepare_tokens(input, x, residual, norm, decoder_.epsilon, w.cols, n, tokens, plain, queue),
         "preparing tokens");

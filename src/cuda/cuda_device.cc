@@ -12,12 +12,6 @@
 namespace upg::cuda {
 namespace {
 
-#ifdef UPG_CUDA_SM90A
-constexpr bool kBuiltForSm90a = true;
-#else
-constexpr bool kBuiltForSm90a = false;
-#endif
-
 class CudaDevice;
 
 class CudaTimeline final : public Timeline {
@@ -413,8 +407,7 @@ void CudaDevice::forward(std::span<const Work> work) {
 
 void CudaDevice::run_pass(std::span<const Piece> pieces, const std::vector<Stage>& stages) {
   if (!batch_runner_) {
-    batch_runner_.emplace(decoder, *weights, shared_limit(),
-                          kBuiltForSm90a && properties.major == 9 && properties.minor == 0,
+    batch_runner_.emplace(decoder, *weights, shared_limit(), has_warpgroups(properties),
                           static_cast<uint32_t>(properties.multiProcessorCount));
     host_rows_ = allocate_pinned<float>(BatchRunner::kLogitRows * decoder.vocab, "logits");
     batch_samples_.emplace(static_cast<uint32_t>(BatchRunner::kLogitRows));

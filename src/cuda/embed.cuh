@@ -16,7 +16,7 @@ __device__ inline void embed_row(const TrellisMatrix& w, int32_t token, uint32_t
     uint32_t levels[8];
     const uint32_t scales = *reinterpret_cast<const uint16_t*>(step + 512 * w.bits + 2 * lane);
     const float scale = w.block_steps[(scales >> (4 * (row % 4))) & 15] * row_scale;
-    with_decoder(w, [&](auto type) {
+    with_bytes(w, [&](auto type) {
       using Decoder = typename decltype(type)::type;
       uint32_t words[Decoder::kBits];
       for (uint32_t k = 0; k < Decoder::kBits; ++k)

@@ -12,6 +12,9 @@ inline cudaError_t count_gpus(int* count) {
   return status;
 }
 
+/// Whether it has Hopper's warpgroup instructions, and this build uses them.
+bool has_warpgroups(const cudaDeviceProp& gpu);
+
 inline bool has_gpu() {
   int count = 0;
   return count_gpus(&count) == cudaSuccess && count > 0;

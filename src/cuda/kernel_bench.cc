@@ -165,14 +165,15 @@ double time_several(const TrellisCopies& copies, const cudaDeviceProp& gpu, uint
   const auto scratch = allocate_zeros<float>(few_scratch_floats(multiprocessors), "vectors");
   const std::vector<float> ones(n * kCols, 1.0f);
   const auto x = upload(ones.data(), ones.size(), "vectors");
+  const GemmResources resources{shared_limit, has_warpgroups(gpu), multiprocessors,
+                                parts.get(),  part_floats,         scratch.get()};
   const auto halves = allocate_zeros<uint16_t>(256 * kCols, "vectors");
   const auto scales = allocate_zeros<float>(n, "vectors");
   const auto y = allocate_zeros<float>(n * kRows, "vectors");
   const Queue queue{nullptr, gpu.major >= 9};
-  const HalfTokens tokens{halves.get(), scales.get(), kCols};
+  const HalfTokens tokens{halves.get(), scales.get(), kCols, tokens_together(w, n, resources)};
   check(prepare_tokens(Input::kPlain, {x.get(), 1, 0, kCols}, nullptr, nullptr, 0, kCols, n, tokens, nullptr, queue),
         "preparing tokens");
-  const GemmResources resources{shared_limit, false, multiprocessors, parts.get(), part_floats, scratch.get()};
   return clock.seconds(rounds, copies.matrices.size(), [&] {
     RowParts where{};
     for (const TrellisMatrix& copy : copies.matrices)

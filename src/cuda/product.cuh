@@ -376,9 +376,8 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
   }
   if (uniform(__syncthreads_or(patience.exhausted()))) return true;
   if (share.end > share.begin) {
-    with_decoder(uniform(w.bits), uniform(w.differences), [&](auto decoder) {
-      multiply_share<typename decltype(decoder)::type>(w, share, warp, stream, scratch);
-    });
+    with_rows(uniform(w.bits), uniform(w.differences),
+              [&](auto decoder) { multiply_share<typename decltype(decoder)::type>(w, share, warp, stream, scratch); });
   } else if (lane < 16) {
     scratch.sums[16 * warp * scratch.sum_slots + lane] = 0;  // it may be between two that have steps of a panel
   }

@@ -210,15 +210,16 @@ struct Sums3 {
 };
 
 // With 4 bits levels are a sum of four: T[1]'s entry, from two tables of eight of which the code's top bit takes one,
-// and T[0] - T[1], where s is 0, from two others. As in Sums3 a lookup gives its entry or the sign of one.
-struct Sums4 : Lookups<4> {
+// and T[0] - T[1], where s is 0, from two others. As in Sums3 a lookup gives its entry or the sign of one. bytes() are
+// those of Lookups<4>.
+struct Sums4 {
+  static constexpr unsigned kBits = 4;
   uint32_t low[2], high[2];              // make up T[1]
   uint32_t extra_low[2], extra_high[2];  // T[0] - T[1]; what is high goes from the last to the first
   uint32_t one, minus_one;
 
   /// `one_of` is 1.
-  __device__ Sums4(const TrellisMatrix& w, uint32_t one_of, uint32_t flip)
-      : Lookups<4>(w, one_of, flip), one(one_of), minus_one(0 - one_of) {
+  __device__ Sums4(const TrellisMatrix& w, uint32_t one_of, uint32_t) : one(one_of), minus_one(0 - one_of) {
 #pragma unroll
     for (unsigned i = 0; i < 2; ++i) {
       low[i] = w.sums[0][i];
@@ -255,20 +256,23 @@ template <typename Decoder>
 struct DecoderType {
   using type = Decoder;
 };
-/// Calls f with the DecoderType that a matrix needs.
+/// Calls f with the DecoderType of which a matrix needs bytes().
 #pragma nv_exec_check_disable  // f is of the side that calls
 template <typename F>
-UPG_HOST_DEVICE auto with_decoder(uint32_t bits, uint32_t differences, F f) {
+UPG_HOST_DEVICE auto with_bytes(const TrellisMatrix& w, F f) {
+  if (w.bits == 3 && w.differences) return f(DecoderType<Sums3>());
+  if (w.bits == 3) return f(DecoderType<Lookups<3>>());
+  if (w.bits == 2) return f(DecoderType<Lookups<2>>());
+  return f(DecoderType<Lookups<4>>());
+}
+/// The same with that of which it needs row().
+template <typename F>
+__device__ auto with_rows(uint32_t bits, uint32_t differences, F f) {
   if (bits == 3 && differences) return f(DecoderType<Sums3>());
   if (bits == 4 && differences) return f(DecoderType<Sums4>());
   if (bits == 3) return f(DecoderType<Lookups<3>>());
   if (bits == 2) return f(DecoderType<Lookups<2>>());
   return f(DecoderType<Lookups<4>>());
-}
-#pragma nv_exec_check_disable
-template <typename F>
-UPG_HOST_DEVICE auto with_decoder(const TrellisMatrix& w, F f) {
-  return with_decoder(w.bits, w.differences, f);
 }
 
 // Where the activation of column c of a block lies among its 32 bytes, so that a word holds what a word of levels
