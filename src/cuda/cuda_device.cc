@@ -160,7 +160,7 @@ class CudaDevice final : public Device {
     float* logits;     // where all go, or
     const Work* work;  // whose candidates are wanted
   };
-  void run_pass(std::span<const Piece> pieces, const std::vector<Stage>& stages);
+  void run_pass(std::span<const Piece> pieces, const std::vector<Stage>& stages, bool only);
   void read_rows(std::span<const WantedRow> rows, float* logits);
 
   std::optional<BatchRunner> batch_runner_;    // its memory is taken by the first pass
@@ -379,7 +379,7 @@ void CudaDevice::forward(std::span<const Work> work) {
   std::vector<Piece> pieces;
   uint64_t room = kBatchTokens;
   const auto run = [&] {
-    if (!pieces.empty()) run_pass(pieces, of(work[0])->stages());
+    if (!pieces.empty()) run_pass(pieces, of(work[0])->stages(), tokens <= kBatchTokens);
     pieces.clear();
     room = kBatchTokens;
   };
@@ -405,7 +405,8 @@ void CudaDevice::forward(std::span<const Work> work) {
   run();
 }
 
-void CudaDevice::run_pass(std::span<const Piece> pieces, const std::vector<Stage>& stages) {
+// `only`: no other pass follows for the same work.
+void CudaDevice::run_pass(std::span<const Piece> pieces, const std::vector<Stage>& stages, bool only) {
   if (!batch_runner_) {
     batch_runner_.emplace(decoder, *weights, shared_limit(), has_warpgroups(properties),
                           static_cast<uint32_t>(properties.multiProcessorCount));
@@ -417,16 +418,17 @@ void CudaDevice::run_pass(std::span<const Piece> pieces, const std::vector<Stage
   const Queue queue = {stream, properties.major >= 9};
   batch_runner_->run(runs, stages, queue);
   // Rows that are wanted, moved together. Candidates, of which all logits may be fetched later, are looked for where
-  // there is room for all rows at once.
+  // those of all rows stay on the device.
   uint64_t n_wanted = 0, row = 0;
   for (const Piece& piece : pieces) n_wanted += piece.range.end - piece.range.begin;
+  const bool stay = only && n_wanted <= BatchRunner::kLogitRows;
   std::vector<WantedRow> wanted;
   for (const Piece& piece : pieces) {
     const uint64_t n = piece.range.end - piece.range.begin;
     if (n > 0) batch_runner_->keep(row + piece.range.begin, n, wanted.size(), queue);
     row += piece.run.tokens.size();
     const Work& work = *piece.work;
-    if (n > 0 && work.candidates && n_wanted <= BatchRunner::kLogitRows && SampleRunner::has_room(work.request)) {
+    if (n > 0 && work.candidates && stay && SampleRunner::has_room(work.request)) {
       wanted.push_back({nullptr, &work});
     } else if (n > 0) {
       float* to = work.all_logits() + piece.logits_at * decoder.vocab;
