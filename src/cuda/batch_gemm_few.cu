@@ -203,8 +203,7 @@ __global__ void __launch_bounds__(kFewThreads, 1)
 
 template <typename Decoder, unsigned kTiles>
 FewParts start(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources, Queue queue) {
-  const Deal deal =
-      deal_few(w, resources, n, kPanelsAtOnce<kTiles>, kFewWarps, 0.05, few_shared_bytes<Decoder, kTiles>);
+  const Deal deal = deal_few(w, resources, n, kPanelsAtOnce<kTiles>, kFewWarps, few_shared_bytes<Decoder, kTiles>);
   if (deal.slices == 0) return {cudaSuccess, 0};
   static const cudaError_t allowed =
       cudaFuncSetAttribute(few_gemm<Decoder, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -224,12 +223,8 @@ uint64_t few_scratch_floats(uint32_t multiprocessors) { return uint64_t{multipro
 FewParts multiply_few_tokens(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResources& resources,
                              Queue queue) {
   if (n > kFewTokens) return {cudaSuccess, 0};
-  return with_bytes(w, [&](auto decoder) {
-    using Decoder = typename decltype(decoder)::type;
-    if (n <= 8) return start<Decoder, 1>(w, x, n, resources, queue);
-    if (n <= 16) return start<Decoder, 2>(w, x, n, resources, queue);
-    if (n <= 32) return start<Decoder, 4>(w, x, n, resources, queue);
-    return start<Decoder, kFewTokens / 8>(w, x, n, resources, queue);
+  return with_tiles(w, n, [&](auto decoder, auto tiles) {
+    return start<typename decltype(decoder)::type, tiles()>(w, x, n, resources, queue);
   });
 }
 

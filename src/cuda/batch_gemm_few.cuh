@@ -4,6 +4,7 @@
 #include <cuda_fp16.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "cuda/batch_gemm.cuh"
 
@@ -92,11 +93,11 @@ struct FewSums {
 };
 
 // How a product is dealt to the blocks so that the busiest has least to do: its panels in groups of `panels_at_once`,
-// each block's groups to `shares` of its warps. To write a part of a group and to read it again takes as long as
-// `part_steps` of a share. shared_bytes(steps) is what a slice of so many steps takes. slices == 0: it does not fit.
+// each block's groups to `shares` of its warps. shared_bytes(steps) is what a slice of so many steps takes. slices ==
+// 0: it does not fit.
 template <typename SharedBytes>
 Deal deal_few(const TrellisMatrix& w, const GemmResources& resources, uint32_t n, uint32_t panels_at_once,
-              uint32_t shares, double part_steps, SharedBytes shared_bytes) {
+              uint32_t shares, SharedBytes shared_bytes) {
   const uint32_t groups = (w.panels + panels_at_once - 1) / panels_at_once;
   Deal best{};
   double least = 0;
@@ -105,13 +106,25 @@ Deal deal_few(const TrellisMatrix& w, const GemmResources& resources, uint32_t n
     const uint32_t steps = (w.steps + slices - 1) / slices, each = (groups + blocks - 1) / blocks;
     if (shared_bytes(steps) + kDeclaredBytes > resources.shared_limit) continue;
     if (uint64_t{slices} * n * 16 * w.panels > resources.part_floats) break;
+    // In steps of a share. To write a part of a group and to read it again takes as long as a twentieth of one.
     const double cost = each * steps / static_cast<double>(shares) +
-                        part_steps * slices * groups / static_cast<double>(resources.multiprocessors);
+                        0.05 * slices * groups / static_cast<double>(resources.multiprocessors);
     if (best.slices != 0 && cost >= least) continue;
     least = cost;
     best = {slices, blocks, {w.steps / slices, w.steps % slices}, {groups / blocks, groups % blocks}};
   }
   return best;
+}
+
+// Calls f with the matrix' decoder and the tiles that n tokens take.
+template <typename F>
+auto with_tiles(const TrellisMatrix& w, uint32_t n, F f) {
+  return with_bytes(w, [&](auto decoder) {
+    if (n <= 8) return f(decoder, std::integral_constant<unsigned, 1>());
+    if (n <= 16) return f(decoder, std::integral_constant<unsigned, 2>());
+    if (n <= 32) return f(decoder, std::integral_constant<unsigned, 4>());
+    return f(decoder, std::integral_constant<unsigned, kFewTokens / 8>());
+  });
 }
 
 }  // namespace upg::cuda

@@ -12,7 +12,6 @@ namespace {
 constexpr unsigned kGroupWarps = 4, kGroups = kFewWarps / kGroupWarps;  // warps of a group, groups of a block
 constexpr unsigned kSlots = 2;                                          // of a warp's ring, a step each
 constexpr unsigned kParts = 32;                                         // of a step: eight columns of all tokens
-constexpr double kPartSteps = 0.05;                                     // see deal_few()
 
 // Of a block whose slice has so many steps.
 template <typename Decoder, unsigned kTiles>
@@ -164,7 +163,7 @@ __device__ __forceinline__ void multiply_slice(const TrellisMatrix& w, const Dea
       for (unsigned i = 0; i < 8; ++i)
         multiply_group<kTiles>(sums.acc[0], a[i], descriptor(b + (16 * odd + 2 * i) * (kPartBytes / 16)));
       asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-      // Meanwhile,
+      // Meanwhile the rest of the step is decoded, or its place in the ring filled again.
       if (odd == 0) {
         rows.decode(decoder, now, 1, steps);
       } else {
@@ -214,7 +213,7 @@ __global__ void __launch_bounds__(kFewThreads, 1)
 
 template <typename Decoder, unsigned kTiles>
 Deal deal_of(const TrellisMatrix& w, uint32_t n, const GemmResources& resources) {
-  return deal_few(w, resources, n, kGroupWarps, kGroups, kPartSteps, shared_bytes<Decoder, kTiles>);
+  return deal_few(w, resources, n, kGroupWarps, kGroups, shared_bytes<Decoder, kTiles>);
 }
 
 template <typename Decoder, unsigned kTiles>
@@ -229,17 +228,6 @@ FewParts start(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResou
       chain(queue, few_wide_gemm<Decoder, kTiles>, dim3(deal.blocks_of_slice, deal.slices), dim3(kFewThreads), bytes, 1,
             w, deal, static_cast<const __half*>(x.values), x.scales, n, resources.parts, resources.scratch, 1u);
   return {status, deal.slices};
-}
-
-// Calls f with the matrix' decoder and the tiles that n tokens take.
-template <typename F>
-auto with_tiles(const TrellisMatrix& w, uint32_t n, F f) {
-  return with_bytes(w, [&](auto decoder) {
-    if (n <= 8) return f(decoder, std::integral_constant<unsigned, 1>());
-    if (n <= 16) return f(decoder, std::integral_constant<unsigned, 2>());
-    if (n <= 32) return f(decoder, std::integral_constant<unsigned, 4>());
-    return f(decoder, std::integral_constant<unsigned, kFewTokens / 8>());
-  });
 }
 
 }  // namespace

@@ -303,9 +303,7 @@ struct Scheduler::Impl {
     }
     // Going through a vocabulary takes as long as a layer: each request's on one of the threads.
     std::atomic<uint64_t> generated = 0;
-    const auto in_parallel = [&](uint64_t n, auto f) {
-      engine->impl().context.pool.each(n, [&](uint64_t i, unsigned) { f(i); });
-    };
+    ThreadPool& pool = engine->impl().context.pool;
     const auto go_on = [&](Slot& slot, auto f) {
       const size_t before = slot.job->result().tokens.size();
       try {
@@ -316,7 +314,7 @@ struct Scheduler::Impl {
       generated += slot.job->result().tokens.size() - before;
     };
     std::vector<uint8_t> undecided(work.size(), 0);
-    in_parallel(work.size(), [&](uint64_t i) {
+    pool.each(work.size(), [&](uint64_t i, unsigned) {
       Slot& slot = *of_work[i];
       const Work& w = work[i];
       slot.held.insert(slot.held.end(), w.tokens.begin(), w.tokens.end());
@@ -338,7 +336,7 @@ struct Scheduler::Impl {
         others.push_back(&slot);
       });
     }
-    in_parallel(others.size(), [&](uint64_t i) {
+    pool.each(others.size(), [&](uint64_t i, unsigned) {
       Slot& slot = *others[i];
       go_on(slot, [&] { slot.job->choose(slot.next.logits, context - slot.held.size()); });
     });
