@@ -71,6 +71,16 @@ __device__ inline float turned_element(const Stage& s, const float* angles, cons
   return i < half ? x * c - other * sine : x * c + other * sine;
 }
 
+// Brings keys and values, `count` vectors from `first` on, nearer; `thread` is one of so many that do.
+__device__ inline void fetch_vectors(const Stage& s, uint64_t first, uint32_t count, uint32_t thread,
+                                     uint32_t threads) {
+  const uint32_t bytes = s.head_dim * (s.int8_cache ? 1 : 2), lines = (count * bytes + 127) / 128;
+  const uint64_t at = first * bytes;
+  for (uint32_t i = thread; i < lines; i += threads) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.keys) + at + 128 * i));
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.values) + at + 128 * i));
+  }
+}
 // One warp: brings the keys and values that this block will read nearer.
 __device__ inline void fetch_cache(const Stage& s, const AttendShape& a, uint32_t position) {
   const uint32_t lane = threadIdx.x % 32;
@@ -80,12 +90,60 @@ __device__ inline void fetch_cache(const Stage& s, const AttendShape& a, uint32_
         "prefetch.global.L2 [%0];" ::"l"(s.angles + static_cast<uint64_t>(position) * s.rotary_dim + 32 * lane));
   const uint32_t kv = blockIdx.x / a.splits / a.chunks, begin = a.first + blockIdx.x % a.splits * a.each;
   const uint32_t count = min(a.each, position - min(position, begin));
-  const uint32_t bytes = s.head_dim * (s.int8_cache ? 1 : 2);
-  const uint64_t at = (static_cast<uint64_t>(kv) * s.capacity + begin) * bytes;
-  const uint32_t lines = (count * bytes + 127) / 128;
-  for (uint32_t i = lane; i < lines; i += 32) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.keys) + at + 128 * i));
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.values) + at + 128 * i));
+  fetch_vectors(s, static_cast<uint64_t>(kv) * s.capacity + begin, count, lane, 32);
+}
+
+// Of `heads` queries, then a key and a value, raw [heads + 2][kMaxHeadDim] has what a product left: the first become
+// `queries`. The block that is the new position's owner puts the others into the cache, as vector `vector`, and attends
+// to them: own_share [heads][head_dim + 2]. fresh [2][head_dim] and scales [kHeadGroup + 1] are what this works with;
+// all are in shared memory.
+template <unsigned kBlockWarps>
+__device__ __forceinline__ void take_heads(const Stage& s, const float* raw, const float* angles, uint32_t heads,
+                                           bool owner, uint64_t vector, QueryTile& queries, float* fresh, float* scales,
+                                           float* own_share) {
+  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, d = s.head_dim;
+  const float *key = raw + heads * kMaxHeadDim, *value = key + kMaxHeadDim;
+  if (s.query_norm != nullptr) {
+#pragma unroll 1
+    for (uint32_t h = warp; h < heads + (owner ? 1 : 0); h += kBlockWarps) {
+      const float scale = head_scale(s, raw + h * kMaxHeadDim);
+      if (lane == 0) scales[h < heads ? h : kHeadGroup] = scale;
+    }
+    __syncthreads();
+  }
+  const float factor = score_factor(s);
+#pragma unroll 1
+  for (uint32_t k = threadIdx.x; k < kHeadGroup * kMaxHeadDim; k += 32 * kBlockWarps) {
+    const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
+    const float x = h < heads && i < d
+                        ? factor * turned_element(s, angles, raw + h * kMaxHeadDim, i, s.query_norm, scales[h])
+                        : 0.0f;
+    queries.put(h, i, x);
+  }
+  // The new key and value, by a warp each.
+  if (owner && warp >= kBlockWarps - 2) {
+    const bool is_key = warp == kBlockWarps - 2;
+    LaneDims v = LaneDims::of(d, [&](uint32_t i) {
+      return is_key ? turned_element(s, angles, key, i, s.key_norm, scales[kHeadGroup]) : value[i];
+    });
+    // Each chunk of query heads writes the same bytes.
+    store_vector(s, is_key ? s.keys : s.values, is_key ? s.key_scales : s.value_scales, vector, v);
+    LaneDims::for_each(d, [&](unsigned k, uint32_t i) { (is_key ? fresh : fresh + d)[i] = v.x[k]; });
+  }
+  __syncthreads();
+  // The new position is a share of its own; the last warps have no more tiles than others.
+  if (const uint32_t h = kBlockWarps - 1 - warp; owner && h < heads) {
+    float* share = own_share + h * (d + 2);
+    const auto products = LaneDims::of(d, [&](uint32_t i) { return queries.get(h, i) * fresh[i]; });
+    const auto values = LaneDims::of(d, [&](uint32_t i) { return fresh[d + i]; });
+    LaneDims::for_each(d, [&](unsigned k, uint32_t i) { share[2 + i] = values.x[k]; });
+    float score = 0;
+    for (const float x : products.x) score += x;
+    score = warp_sum(score);
+    if (lane == 0) {
+      share[0] = score;
+      share[1] = 1;
+    }
   }
 }
 
@@ -112,7 +170,6 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
   float* weights = fresh + 2 * kMaxHeadDim;  // once queries have been read: what shares count
   __shared__ uint32_t ticket;
   __shared__ float scales[kHeadGroup + 1];  // of the query heads and the key, where heads are normed
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   for (uint32_t item = blockIdx.x; item < units * splits; item += gridDim.x) {
     const uint32_t unit = splits == 1 ? item : item / splits, split = item - unit * splits;
     const uint32_t kv = unit / chunks, first_head = kv * group + unit % chunks * most_heads;
@@ -140,50 +197,9 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
     if (threadIdx.x < s.rotary_dim) angles[threadIdx.x] = angle;
     __syncthreads();
     loaded.load_values(positions, first_of_warp(begin));
-    const float *key = raw + heads * kMaxHeadDim, *value = key + kMaxHeadDim;
-    if (s.query_norm != nullptr) {
-#pragma unroll 1
-      for (uint32_t h = warp; h < heads + (owner ? 1 : 0); h += kWarps) {
-        const float scale = head_scale(s, raw + h * kMaxHeadDim);
-        if (lane == 0) scales[h < heads ? h : kHeadGroup] = scale;
-      }
-      __syncthreads();
-    }
-    const float factor = score_factor(s);
-#pragma unroll 1
-    for (uint32_t k = threadIdx.x; k < kHeadGroup * kMaxHeadDim; k += kThreads) {
-      const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
-      const float x = h < heads && i < d
-                          ? factor * turned_element(s, angles, raw + h * kMaxHeadDim, i, s.query_norm, scales[h])
-                          : 0.0f;
-      queries.put(h, i, x);
-    }
-    // The new key and value, by a warp each.
-    if (owner && warp >= kWarps - 2) {
-      const bool is_key = warp == kWarps - 2;
-      LaneDims v = LaneDims::of(d, [&](uint32_t i) {
-        return is_key ? turned_element(s, angles, key, i, s.key_norm, scales[kHeadGroup]) : value[i];
-      });
-      // Each chunk of query heads writes the same bytes.
-      store_vector(s, is_key ? s.keys : s.values, is_key ? s.key_scales : s.value_scales, first_vector + position, v);
-      LaneDims::for_each(d, [&](unsigned k, uint32_t i) { (is_key ? fresh : fresh + d)[i] = v.x[k]; });
-    }
-    __syncthreads();
     uint32_t n_shares = shares_of_warps(kWarps, most_heads);
-    // The new position is a share of its own; the last warps have no more tiles than others.
-    if (const uint32_t h = kWarps - 1 - warp; owner && h < heads) {
-      float* share = shares + (n_shares * most_heads + h) * stride;
-      const auto products = LaneDims::of(d, [&](uint32_t i) { return queries.get(h, i) * fresh[i]; });
-      const auto values = LaneDims::of(d, [&](uint32_t i) { return fresh[d + i]; });
-      LaneDims::for_each(d, [&](unsigned k, uint32_t i) { share[2 + i] = values.x[k]; });
-      float score = 0;
-      for (const float x : products.x) score += x;
-      score = warp_sum(score);
-      if (lane == 0) {
-        share[0] = score;
-        share[1] = 1;
-      }
-    }
+    take_heads<kWarps>(s, raw, angles, heads, owner, first_vector + position, queries, fresh, scales,
+                       shares + n_shares * most_heads * stride);
     attend_positions<Cache, kWarps>(positions, begin, cached, d, most_heads, loaded, queries, shares);
     if (owner) ++n_shares;
     const auto share = [&](uint32_t k, uint32_t h, uint32_t e) { return shares[(k * most_heads + h) * stride + e]; };

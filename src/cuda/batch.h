@@ -26,19 +26,18 @@ UPG_HOST_DEVICE constexpr uint32_t place_of_columns(uint32_t column, bool few) {
 
 /// Tokens as they enter a product.
 struct HalfTokens {
-  void* values;    // f16 [n_tokens rounded up to 256][256 steps], places as in place_of_column() and place_of_columns()
+  /// f16 [n_tokens rounded up to 256][256 steps], places as in place_of_column() and place_of_columns()
+  void* values;
   float* scales;   // [n_tokens]: powers of two
   uint32_t width;  // 256 steps
-  /// Where not 0, values are [steps][32 parts][so many tokens][8] instead: places as in tile_part() and tile_word().
+  /// Where not 0, values are [steps][32 parts][so many tokens][8] instead: columns as in column_of_part().
   uint32_t together;
 };
-/// Eight columns, from `column` on, are four words of two, in the order of place_of_column(): the part that has word
-/// `word` of them, and which of the part's four it is. A product of 16 terms takes two parts, four columns of each of
-/// four blocks.
-UPG_HOST_DEVICE constexpr uint32_t tile_part(uint32_t column, uint32_t word) {
-  return (column / 32 % 2 * 4 + column / 8 % 4) * 4 + word;
+/// Part `part` of a step has this column, the fourth after it, the same two of the block 64 columns on, and so on: four
+/// columns of each of four blocks are two parts, which a product of 16 terms takes.
+UPG_HOST_DEVICE constexpr uint32_t column_of_part(uint32_t part) {
+  return part / 16 * 32 + part / 4 % 4 * 8 + part % 4;
 }
-UPG_HOST_DEVICE constexpr uint32_t tile_word(uint32_t column) { return column / 64 % 4; }
 
 /// A matrix [n, ...] of tokens in parts: element (t, c) is the sum of data[i part_stride + t row_stride + c] over i,
 /// in order. Strides and what is read at a time are multiples of 4.
@@ -111,10 +110,11 @@ bool can_multiply_tokens(uint32_t shared_limit);
 cudaError_t add_residual_tokens(const TrellisMatrix& w, const float* x, uint32_t n, float* y, uint64_t stride,
                                 Queue queue);
 
-/// Turns queries, which go to queries [n, heads * head_dim], and keys; puts keys and values into their caches.
-/// `constants` is the layer's stage of any run, places[rows[t].place] where token t's run has its cache.
+/// Of tokens [begin, begin + n): turns queries, which go to queries [begin + n, heads * head_dim], and keys; puts keys
+/// and values into their caches. `constants` is the layer's stage of any run, places[rows[t].place] where token t's run
+/// has its cache.
 cudaError_t store_tokens(const Stage& constants, RowParts qkv, const TokenRow* rows, const CachePlace* places,
-                         uint32_t layer, uint32_t n, float* queries, Queue queue);
+                         uint32_t layer, uint32_t begin, uint32_t n, float* queries, Queue queue);
 
 /// Causal attention of n tokens of one run, at `position` and on, over the cache of `attend`. Each head's result takes
 /// the place of its query: x [n, heads * head_dim].
@@ -122,9 +122,10 @@ cudaError_t attend_run(const Stage& attend, uint32_t n, uint32_t position, float
 
 /// What attend_singles() leaves between its launches.
 uint64_t attend_partial_floats(uint32_t head_dim, uint32_t multiprocessors);
-/// The same for n tokens of a run each, `longest` the most positions of one; partial [attend_partial_floats()].
-cudaError_t attend_singles(const Stage& constants, const TokenRow* rows, const CachePlace* places, uint32_t layer,
-                           uint32_t n, uint32_t longest, uint32_t multiprocessors, float* partial, float* x,
-                           Queue queue);
+/// The same for the first n tokens, of a run each, from what the product left, and with what store_tokens() does:
+/// `longest` is the most positions of one; partial [attend_partial_floats()], x [n, heads * head_dim].
+cudaError_t attend_singles(const Stage& constants, RowParts qkv, const TokenRow* rows, const CachePlace* places,
+                           uint32_t layer, uint32_t n, uint32_t longest, uint32_t multiprocessors, float* partial,
+                           float* x, Queue queue);
 
 }  // namespace upg::cuda

@@ -1,10 +1,12 @@
 // Attention of several runs of one token each: a block takes the query heads that share keys and values, of one token,
-// and where that gives too few blocks a part of the positions.
+// and where that gives too few blocks a part of the positions. It turns the queries and adds the new key and value
+// itself.
 #include <algorithm>
 
-#include "cuda/attend_positions.cuh"
+#include "cuda/attend.cuh"
 #include "cuda/batch.h"
 #include "cuda/launch.cuh"
+#include "cuda/row_parts.cuh"
 
 namespace upg::cuda {
 namespace {
@@ -25,51 +27,77 @@ SingleShape shape_of(const Stage& s, uint32_t n, uint32_t longest, uint32_t mult
   return {chunks, std::clamp(resident / blocks, 1u, most)};
 }
 
-constexpr unsigned kShares = shares_of_warps(kSingleWarps, kHeadGroup);
+constexpr unsigned kShares = shares_of_warps(kSingleWarps, kHeadGroup);  // and the new position's
+constexpr uint32_t kFetchedPositions = 128;  // of a block: keys and values of all of them have room in the cache
 
 template <typename Cache>
 __global__ void __launch_bounds__(kSingleThreads, kResidentBlocks)
-    attend_kernel(Stage constants, const TokenRow* rows, const CachePlace* places, uint32_t layer, SingleShape shape,
-                  float* partial, float* x) {
+    attend_kernel(Stage constants, RowParts qkv, const TokenRow* rows, const CachePlace* places, uint32_t layer,
+                  SingleShape shape, float* partial, float* x) {
   __shared__ __align__(16) QueryTile queries;
-  __shared__ __align__(16) float shares[kShares * kHeadGroup * (kMaxHeadDim + 2)];
-  __shared__ float weights[weights_floats(kShares)];
-  wait_for_kernel_before();
-  let_next_kernel_start();
+  __shared__ __align__(16) float shares[(kShares + 1) * kHeadGroup * (kMaxHeadDim + 2)];
+  __shared__ float weights[weights_floats(kShares + 1)];
+  __shared__ float fresh[2 * kMaxHeadDim], angles[kMaxHeadDim], scales[kHeadGroup + 1];
+  float* raw = shares;  // before there are any
+  static_assert((kHeadGroup + 2) * kMaxHeadDim <= kShares * kHeadGroup * (kMaxHeadDim + 2));
   const uint32_t token = blockIdx.y, unit = blockIdx.x, split = blockIdx.z;
   const TokenRow where = rows[token];
-  const Stage s = at_place(constants, places[where.place], layer);
+  const Stage s = at_place(constants, places[token], layer);  // a run each, and these come first
   const uint32_t d = s.head_dim, stride = d + 2, group = s.heads / s.kv_heads, kv = unit / shape.chunks;
   const uint32_t first_head = kv * group + unit % shape.chunks * kHeadGroup;
   const uint32_t heads = min(kHeadGroup, group - unit % shape.chunks * kHeadGroup);
   const uint32_t end = where.position + 1, first = s.window != 0 && end > s.window ? end - s.window : 0;
   const uint32_t each = (end - first + shape.splits - 1) / shape.splits;
   const uint32_t from = min(first + split * each, end), to = min(from + each, end);
-  float* of_token = x + (static_cast<uint64_t>(token) * s.heads + first_head) * d;
+  const bool owner = from < end && to == end;
+  const uint32_t cached = owner ? end - 1 : to;
+  // What earlier passes left there depends on nothing of this one.
   const uint32_t first_vector = kv * s.capacity;
-  const Positions<Cache> positions(s, first_vector, to);
+  const Positions<Cache> positions(s, first_vector, cached);
   Loaded<Cache> loaded;
   loaded.load_keys(positions, first_of_warp(from));
   loaded.load_values(positions, first_of_warp(from));
-  const float factor = score_factor(s);
-  for (uint32_t k = threadIdx.x; k < kHeadGroup * kMaxHeadDim; k += kSingleThreads) {
-    const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
-    queries.put(h, i, h < heads && i < d ? factor * of_token[h * d + i] : 0.0f);
+  fetch_vectors(s, first_vector + from, min(cached - from, kFetchedPositions), threadIdx.x, kSingleThreads);
+  wait_for_kernel_before();
+  let_next_kernel_start();
+  for (uint32_t i = threadIdx.x; i < s.rotary_dim; i += kSingleThreads)
+    angles[i] = s.angles[static_cast<uint64_t>(where.position) * s.rotary_dim + i];
+  // A warp two heads.
+  static_assert(kHeadGroup + 2 <= 2 * kSingleWarps);
+  if (const uint32_t i = threadIdx.x % 32 * 4; i < d) {
+    const uint32_t n = heads + (owner ? 2 : 0), h = threadIdx.x / 32;
+    const uint32_t of_block[2] = {min(h, n - 1), min(h + kSingleWarps, n - 1)};
+    uint32_t c[2];
+#pragma unroll
+    for (unsigned k = 0; k < 2; ++k)
+      c[k] =
+          (of_block[k] < heads ? first_head + of_block[k] : s.heads + kv + (of_block[k] - heads) * s.kv_heads) * d + i;
+    float4 sums[2];
+    sum_parts<2, 4>(qkv, token, c, sums);
+#pragma unroll
+    for (unsigned k = 0; k < 2; ++k) {
+      if (s.bias != nullptr) sums[k] = sum_of(sums[k], load4(s.bias + c[k], true));
+      *reinterpret_cast<float4*>(raw + of_block[k] * kMaxHeadDim + i) = sums[k];
+    }
   }
   __syncthreads();
-  attend_positions<Cache, kSingleWarps>(positions, from, to, d, kHeadGroup, loaded, queries, shares);
+  take_heads<kSingleWarps>(s, raw, angles, heads, owner, first_vector + where.position, queries, fresh, scales,
+                           shares + kShares * kHeadGroup * stride);
+  attend_positions<Cache, kSingleWarps>(positions, from, cached, d, kHeadGroup, loaded, queries, shares);
+  const uint32_t n_shares = kShares + owner;
   const auto share = [&](uint32_t k, uint32_t h, uint32_t e) { return shares[(k * kHeadGroup + h) * stride + e]; };
-  weigh_shares(kShares, heads, share, weights);
+  weigh_shares(n_shares, heads, share, weights);
   if (shape.splits > 1) {
     float* mine =
         partial + ((static_cast<uint64_t>(token) * gridDim.x + unit) * shape.splits + split) * kHeadGroup * stride;
     for (uint32_t i = threadIdx.x; i < heads * stride; i += kSingleThreads)
-      mine[i] = merged_element(kShares, i / stride, i % stride, share, weights);
+      mine[i] = merged_element(n_shares, i / stride, i % stride, share, weights);
     return;
   }
+  float* of_token = x + (static_cast<uint64_t>(token) * s.heads + first_head) * d;
   for (uint32_t i = threadIdx.x; i < heads * d; i += kSingleThreads) {
     const uint32_t h = i / d;
-    of_token[i] = merged(kShares, h, i - h * d, share, weights);
+    of_token[i] = merged(n_shares, h, i - h * d, share, weights);
   }
 }
 
@@ -100,13 +128,14 @@ uint64_t attend_partial_floats(uint32_t head_dim, uint32_t multiprocessors) {
   return uint64_t{kResidentBlocks} * multiprocessors * kHeadGroup * (head_dim + 2);  // positions are split no further
 }
 
-cudaError_t attend_singles(const Stage& s, const TokenRow* rows, const CachePlace* places, uint32_t layer, uint32_t n,
-                           uint32_t longest, uint32_t multiprocessors, float* partial, float* x, Queue queue) {
+cudaError_t attend_singles(const Stage& s, RowParts qkv, const TokenRow* rows, const CachePlace* places, uint32_t layer,
+                           uint32_t n, uint32_t longest, uint32_t multiprocessors, float* partial, float* x,
+                           Queue queue) {
   const SingleShape shape = shape_of(s, n, longest, multiprocessors);
   const dim3 grid(s.kv_heads * shape.chunks, n, shape.splits);
   const auto kernel = s.int8_cache ? attend_kernel<Int8Cache> : attend_kernel<F16Cache>;
   const cudaError_t status =
-      chain(queue, kernel, grid, dim3(kSingleThreads), 0, 1, s, rows, places, layer, shape, partial, x);
+      chain(queue, kernel, grid, dim3(kSingleThreads), 0, 1, s, qkv, rows, places, layer, shape, partial, x);
   if (status != cudaSuccess || shape.splits == 1) return status;
   return chain(queue, merge_kernel, dim3(grid.x, n), dim3(kSingleThreads), 0, 1, s, shape, partial, x);
 }

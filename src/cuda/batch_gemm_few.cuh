@@ -106,9 +106,9 @@ Deal deal_few(const TrellisMatrix& w, const GemmResources& resources, uint32_t n
     const uint32_t steps = (w.steps + slices - 1) / slices, each = (groups + blocks - 1) / blocks;
     if (shared_bytes(steps) + kDeclaredBytes > resources.shared_limit) continue;
     if (uint64_t{slices} * n * 16 * w.panels > resources.part_floats) break;
-    // In steps of a share. To write a part of a group and to read it again takes as long as a twentieth of one.
+    // In steps of a share. To write a part of a group for a token and to read it again takes a hundredth of one.
     const double cost = each * steps / static_cast<double>(shares) +
-                        0.05 * slices * groups / static_cast<double>(resources.multiprocessors);
+                        0.01 * n * slices * groups / static_cast<double>(resources.multiprocessors);
     if (best.slices != 0 && cost >= least) continue;
     least = cost;
     best = {slices, blocks, {w.steps / slices, w.steps % slices}, {groups / blocks, groups % blocks}};

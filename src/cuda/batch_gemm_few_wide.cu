@@ -12,10 +12,12 @@ namespace {
 constexpr unsigned kGroupWarps = 4, kGroups = kFewWarps / kGroupWarps;  // warps of a group, groups of a block
 constexpr unsigned kSlots = 2;                                          // of a warp's ring, a step each
 constexpr unsigned kParts = 32;                                         // of a step: eight columns of all tokens
+constexpr uint32_t kMostSteps = 64;                                     // of a slice
 
 // Of a block whose slice has so many steps.
 template <typename Decoder, unsigned kTiles>
-uint32_t shared_bytes(uint32_t steps) {
+uint64_t shared_bytes(uint32_t steps) {
+  if (steps > kMostSteps) return UINT64_MAX / 2;  // more than fits
   return kFewWarps * kSlots * step_bytes(Decoder::kBits) + steps * kParts * 16 * 8 * kTiles;
 }
 
@@ -78,7 +80,7 @@ __device__ __forceinline__ void multiply_slice(const TrellisMatrix& w, const Dea
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ HalfStep steps[16];
   __shared__ uint64_t barriers[kFewWarps][kSlots];  // which tell that a slot is full
-  __shared__ uint64_t tokens_full;
+  __shared__ uint64_t tokens_full[kMostSteps];      // the same of a step's tokens
   const unsigned warp = uniform(threadIdx.x / 32), share = warp / kGroupWarps, in_group = warp % kGroupWarps;
   const unsigned lane = threadIdx.x % 32;
   const uint32_t first_step = deal.steps.begin(blockIdx.y), n_steps = deal.steps.begin(blockIdx.y + 1) - first_step;
@@ -111,25 +113,30 @@ __device__ __forceinline__ void multiply_slice(const TrellisMatrix& w, const Dea
     coming_step = 0;
     ++coming_group;
   };
-  if (lane == 0) {
-    for (unsigned i = 0; i < kSlots; ++i) barrier_init(barriers[warp] + i);
-    if (warp == 0) barrier_init(&tokens_full);
-    publish_barriers();
-  }
+  if (lane < kSlots) barrier_init(barriers[warp] + lane);
+  if (threadIdx.x < n_steps) barrier_init(tokens_full + threadIdx.x);
+  publish_barriers();
   __syncthreads();
   for (unsigned i = 0; i < kSlots; ++i) fetch(i);
   wait_for_kernel_before();
   let_next_kernel_start();
-  // The slice of the tokens.
+  // The slice of the tokens, first the steps with which shares begin.
   if (warp == 0) {
-    if (lane == 0) expect_bytes(shared_address(&tokens_full), n_steps * kTokenStepBytes);
-    __syncwarp();
-    for (uint32_t i = lane; i < n_steps; i += 32)
-      copy_bulk(shared_address(tokens + i * kTokenStepBytes),
-                reinterpret_cast<const uint8_t*>(x) + static_cast<uint64_t>(first_step + i) * kTokenStepBytes,
-                kTokenStepBytes, shared_address(&tokens_full));
+    uint32_t starts[kGroups];
+    for (unsigned i = 0; i < kGroups; ++i) starts[i] = items * i / kGroups % n_steps;
+    const auto until_needed = [&](uint32_t of_step) {
+      uint32_t least = n_steps;
+      for (uint32_t start : starts) least = min(least, of_step >= start ? of_step - start : of_step + n_steps - start);
+      return least;
+    };
+    for (uint32_t i = lane; i < n_steps; i += 32) expect_bytes(shared_address(tokens_full + i), kTokenStepBytes);
+    for (uint32_t turn = 0; turn < n_steps; ++turn)
+      for (uint32_t i = lane; i < n_steps; i += 32)
+        if (until_needed(i) == turn)
+          copy_bulk(shared_address(tokens + i * kTokenStepBytes),
+                    reinterpret_cast<const uint8_t*>(x) + static_cast<uint64_t>(first_step + i) * kTokenStepBytes,
+                    kTokenStepBytes, shared_address(tokens_full + i));
   }
-  barrier_wait(shared_address(&tokens_full), 0);
 
   FewSums<1, kTiles> sums;
   const auto scratch_of = [&](unsigned of_share) {
@@ -141,6 +148,7 @@ __device__ __forceinline__ void multiply_slice(const TrellisMatrix& w, const Dea
   for (uint32_t at = begin; at < end; ++at) {
     const uint32_t slot = (at - begin) % kSlots;
     barrier_wait(full + 8 * slot, (at - begin) / kSlots % 2);
+    if (at - begin < n_steps) barrier_wait(shared_address(tokens_full) + 8 * step, 0);
     const auto* now = static_cast<const uint8_t*>(__cvta_shared_to_generic(ring + slot * kStep));
     const uint32_t b = uniform(lower_descriptor(shared_address(tokens), kPartBytes) + step * (kTokenStepBytes / 16));
     TwoRows<Decoder> rows;
@@ -223,7 +231,7 @@ FewParts start(const TrellisMatrix& w, HalfTokens x, uint32_t n, const GemmResou
       cudaFuncSetAttribute(few_wide_gemm<Decoder, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                            static_cast<int>(resources.shared_limit - kDeclaredBytes));
   if (allowed != cudaSuccess) return {allowed, deal.slices};
-  const uint32_t bytes = shared_bytes<Decoder, kTiles>(deal.steps.each + (deal.steps.larger > 0));
+  const auto bytes = static_cast<uint32_t>(shared_bytes<Decoder, kTiles>(deal.steps.each + (deal.steps.larger > 0)));
   const cudaError_t status =
       chain(queue, few_wide_gemm<Decoder, kTiles>, dim3(deal.blocks_of_slice, deal.slices), dim3(kFewThreads), bytes, 1,
             w, deal, static_cast<const __half*>(x.values), x.scales, n, resources.parts, resources.scratch, 1u);

@@ -126,9 +126,11 @@ void BatchRunner::run(std::span<const TokenRun> runs, const std::vector<Stage>& 
     const LayerWeights& layer = weights_.layers[i];
     stage = std::find_if(stage, stages.end(), [](const Stage& s) { return s.op == Op::kAttend; });
     const RowParts qkv = normed(layer.qkv, before, layer.attention_norm, n, queue);
-    check(store_tokens(*stage, qkv, rows_.get(), places_.get(), i, n, mixed_.get(), queue), "filling the cache");
+    if (singles < n)
+      check(store_tokens(*stage, qkv, rows_.get(), places_.get(), i, singles, n - singles, mixed_.get(), queue),
+            "filling the cache");
     if (singles > 0)
-      check(attend_singles(*stage, rows_.get(), places_.get(), i, singles, static_cast<uint32_t>(longest),
+      check(attend_singles(*stage, qkv, rows_.get(), places_.get(), i, singles, static_cast<uint32_t>(longest),
                            resources_.multiprocessors, partial_.get(), mixed_.get(), queue),
             "attention");
     float* at = mixed_.get() + singles * mixed;

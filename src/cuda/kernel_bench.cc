@@ -3,14 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <random>
 
 #include "cuda/batch.h"
 #include "cuda/first_gpu.h"
-#include "cuda/level_sums.h"
 #include "cuda/program_builder.h"
+#include "cuda/random_trellis.h"
 #include "cuda/spmv_device.h"
 
 namespace upg::cuda {
@@ -62,39 +61,16 @@ struct Sparse {
   std::vector<uint32_t> row_pointers;
 };
 
-// A matrix of codes drawn at random, and copies of it that no cache holds together.
+// Copies of a matrix that no cache holds together.
 struct TrellisCopies {
   explicit TrellisCopies(uint32_t bits) {
-    TrellisMatrix w{};
-    w.rows = kRows;
-    w.cols = kCols;
-    w.panels = kRows / 16;
-    w.blocks = kCols / 32;
-    w.steps = w.blocks / kStepBlocks;
-    w.bits = bits;
-    int8_t table[2][16] = {};
-    for (int h = 0; h < 1 << bits; ++h) {
-      table[0][h] = static_cast<int8_t>(h * 200 / (1 << bits) - 90);
-      table[1][h] = static_cast<int8_t>(table[0][h] - 10);
-    }
-    std::memcpy(w.table, table, sizeof w.table);
-    set_sums(&w);
-    std::fill_n(w.block_steps, 16, 20.0f);
-    const std::vector<float> ones(kRows, 1.0f);
-    scales = upload(ones.data(), ones.size(), "weights");
-    w.row_scales = scales.get();
-    bytes = uint64_t{w.panels} * w.steps * step_bytes(bits);
-    std::vector<uint32_t> codes(bytes / 4);
-    std::mt19937 random(bits);
-    for (uint32_t& code : codes) code = static_cast<uint32_t>(random());
     for (uint64_t i = 0; i == 0 || i * bytes < kMemoryBytes; ++i) {
-      data.push_back(upload(codes.data(), codes.size(), "weights"));
-      w.data = reinterpret_cast<const uint8_t*>(data.back().get());
-      matrices.push_back(w);
+      copies.emplace_back(kRows, kCols, bits, 1.0f);
+      matrices.push_back(copies.back().matrix());
+      bytes = copies.back().bytes();
     }
   }
-  DeviceMemory<float> scales;
-  std::vector<DeviceMemory<uint32_t>> data;
+  std::vector<RandomTrellis> copies;
   std::vector<TrellisMatrix> matrices;
   uint64_t bytes = 0;
 };

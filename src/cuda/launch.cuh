@@ -23,6 +23,14 @@ __device__ __forceinline__ void let_next_kernel_start() {
 #endif
 }
 
+#if __CUDA_ARCH__ >= 900
+/// All threads of a cluster's blocks call both: what was written before the first, all see after the second.
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+#endif
+
 /// Enqueues a kernel that calls wait_for_kernel_before(); `cluster` neighbours in x share their memory, more than one
 /// only where the queue is chained.
 template <typename... Parameters, typename... Arguments>

@@ -301,7 +301,6 @@ struct Scheduler::Impl {
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
       seconds_a_token = seconds / static_cast<double>(prompt_tokens);
     }
-    // Going through a vocabulary takes as long as a layer: each request's on one of the threads.
     std::atomic<uint64_t> generated = 0;
     ThreadPool& pool = engine->impl().context.pool;
     const auto go_on = [&](Slot& slot, auto f) {
@@ -314,7 +313,7 @@ struct Scheduler::Impl {
       generated += slot.job->result().tokens.size() - before;
     };
     std::vector<uint8_t> undecided(work.size(), 0);
-    pool.each(work.size(), [&](uint64_t i, unsigned) {
+    const auto advance = [&](uint64_t i) {
       Slot& slot = *of_work[i];
       const Work& w = work[i];
       slot.held.insert(slot.held.end(), w.tokens.begin(), w.tokens.end());
@@ -326,7 +325,18 @@ struct Scheduler::Impl {
           slot.job->advance(n, {w.logits, (w.range.end - w.range.begin) * vocab}, room);
         }
       });
-    });
+    };
+    // Going through a vocabulary takes as long as a layer: each request's on one of the threads. Waking these takes
+    // longer than to go through a few candidates.
+    std::vector<uint64_t> with_vocabulary;
+    for (uint64_t i = 0; i < work.size(); ++i) {
+      if (work[i].candidates && work[i].candidates->logits.empty()) {
+        advance(i);
+      } else {
+        with_vocabulary.push_back(i);
+      }
+    }
+    pool.each(with_vocabulary.size(), [&](uint64_t i, unsigned) { advance(with_vocabulary[i]); });
     std::vector<Slot*> others;
     for (uint64_t i = 0; i < work.size(); ++i) {
       Slot& slot = *of_work[i];
