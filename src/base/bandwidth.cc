@@ -27,7 +27,7 @@ ReadBandwidth::ReadBandwidth() : memory_(allocate<std::byte>(kBytes)) {
 
 double ReadBandwidth::measure(ThreadPool& pool) const {
   const auto start = std::chrono::steady_clock::now();
-  pool.split(kBytes, kBytes / 1024, [&](uint64_t begin, uint64_t end, unsigned) {
+  pool.share(kBytes, kBytes / 1024, [&](uint64_t begin, uint64_t end, unsigned) {
     volatile uint64_t sink = read_all(reinterpret_cast<const uint64_t*>(memory_.get() + begin), (end - begin) / 8);
     (void)sink;
   });

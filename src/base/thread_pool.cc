@@ -37,6 +37,7 @@ ThreadPool::ThreadPool(unsigned threads) {
   if (threads == 0) threads = count_cores(usable_processors());
   if (threads > kMaxThreads)
     fail(ErrorCode::kInvalidArgument, "{} threads are asked for, {} are the most", threads, kMaxThreads);
+  left_ = std::vector<Left>(threads);
   try {
     for (unsigned worker = 1; worker < threads; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
   } catch (const std::system_error& error) {

@@ -45,6 +45,28 @@ class ThreadPool {
     });
   }
 
+  /// The same ranges, in pieces: whoever is done takes the last of what the one has left who has most. Where other
+  /// programs use the processors too, one worker may be half as fast as another for a while.
+  template <typename Range>
+  void share(uint64_t n, uint64_t grain, Range&& range) {
+    const uint64_t grains = n / grain + (n % grain != 0);
+    const uint64_t workers = std::min<uint64_t>(size(), grains);
+    if (workers <= 1 || grains > UINT32_MAX) return split(n, grain, range);
+    for (uint64_t w = 0; w < workers; ++w) left_[w].set(grains * w / workers, grains * (w + 1) / workers);
+    const auto piece = static_cast<uint32_t>(std::max<uint64_t>(1, grains / (workers * kPieces)));
+    run([&](unsigned worker) {
+      const auto work = [&](Left::Taken taken) { range(taken.begin * grain, std::min(taken.end * grain, n), worker); };
+      Left::Taken taken;
+      while (worker < workers && left_[worker].take_first(piece, &taken)) work(taken);
+      for (;;) {
+        const auto most = std::max_element(left_.begin(), left_.begin() + static_cast<ptrdiff_t>(workers),
+                                           [](const Left& a, const Left& b) { return a.count() < b.count(); });
+        if (most->count() == 0) return;
+        if (most->take_last(piece, &taken)) work(taken);
+      }
+    });
+  }
+
   /// Calls item(i, worker) for every i in [0, n), in no particular order: for items of unequal cost.
   template <typename Item>
   void each(uint64_t n, Item&& item) {
@@ -64,11 +86,51 @@ class ThreadPool {
   }
 
  private:
+  static constexpr uint64_t kPieces = 32;  // of a worker's range, in share()
+
+  // Grains that nobody has begun: the first and the end in one word, which its owner and others take from.
+  class alignas(64) Left {
+   public:
+    struct Taken {
+      uint64_t begin, end;
+    };
+    void set(uint64_t begin, uint64_t end) { word_.store(begin << 32 | end, std::memory_order_relaxed); }
+    uint64_t count() const {
+      const uint64_t word = word_.load(std::memory_order_relaxed);
+      return (word & UINT32_MAX) - (word >> 32);
+    }
+    bool take_first(uint32_t most, Taken* taken) {
+      return take(
+          taken, [&](uint64_t begin, uint64_t end) { return std::min(begin + most, end); }, true);
+    }
+    bool take_last(uint32_t most, Taken* taken) {
+      return take(
+          taken, [&](uint64_t begin, uint64_t end) { return std::max(begin + most, end) - most; }, false);
+    }
+
+   private:
+    // From the first to `cut`, or from there to the end. False: there are none.
+    template <typename Cut>
+    bool take(Taken* taken, Cut cut, bool first) {
+      uint64_t word = word_.load(std::memory_order_relaxed);
+      for (;;) {
+        const uint64_t begin = word >> 32, end = word & UINT32_MAX;
+        if (begin == end) return false;
+        const uint64_t at = cut(begin, end), rest = first ? at << 32 | end : begin << 32 | at;
+        if (!word_.compare_exchange_weak(word, rest, std::memory_order_relaxed)) continue;
+        *taken = first ? Taken{begin, at} : Taken{at, end};
+        return true;
+      }
+    }
+    std::atomic<uint64_t> word_{0};
+  };
+
   void stop();
   void serve(unsigned worker);
   void call(unsigned worker);
 
   std::vector<std::thread> threads_;
+  std::vector<Left> left_;                               // of each worker, in share()
   const std::function<void(unsigned)>* work_ = nullptr;  // written before round_ is raised, read after it is seen
   std::atomic<uint32_t> round_{0};
   std::atomic<uint32_t> busy_{0};

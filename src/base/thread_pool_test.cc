@@ -32,6 +32,35 @@ TEST(ThreadPool, SplitCoversTheRangeInWholeGrains) {
   }
 }
 
+TEST(ThreadPool, ShareCoversTheRangeInWholeGrainsWhoeverIsSlow) {
+  for (unsigned threads : {1u, 2u, 3u, 7u}) {
+    ThreadPool pool(threads);
+    for (uint64_t n : {0u, 1u, 15u, 16u, 17u, 100u, 1000u, 100000u}) {
+      std::vector<std::atomic<int>> seen(n);
+      pool.share(n, 16, [&](uint64_t begin, uint64_t end, unsigned worker) {
+        EXPECT_EQ(begin % 16, 0u);
+        EXPECT_TRUE(end % 16 == 0 || end == n);
+        if (worker == 0) std::this_thread::yield();
+        for (uint64_t i = begin; i < end; ++i) ++seen[i];
+      });
+      for (const auto& count : seen) ASSERT_EQ(count, 1);
+    }
+  }
+}
+
+TEST(ThreadPool, WhoIsDoneTakesWhatASlowOneHasLeft) {
+  ThreadPool pool(2);
+  std::atomic<uint64_t> done{0};
+  // Worker 1 goes on only once all others' pieces are done, its own but one among them.
+  std::atomic<bool> held{false};
+  pool.share(1000, 1, [&](uint64_t begin, uint64_t end, unsigned worker) {
+    if (worker == 1 && !held.exchange(true))
+      while (done < 1000 - (end - begin)) std::this_thread::yield();
+    done += end - begin;
+  });
+  EXPECT_EQ(done, 1000u);
+}
+
 TEST(ThreadPool, EachVisitsEveryItemOnce) {
   ThreadPool pool(3);
   std::vector<std::atomic<int>> seen(1000);
@@ -47,7 +76,9 @@ TEST(ThreadPool, AnExceptionReachesTheCallerAndThePoolGoesOn) {
     }),
                  std::runtime_error);
   int calls = 0;
-  pool.run([&](unsigned worker) { calls += worker == 0; });
+  pool.run([&](unsigned worker) {
+    if (worker == 0) ++calls;
+  });
   EXPECT_EQ(calls, 1);
 }
 

@@ -12,9 +12,9 @@ namespace {
 constexpr uint64_t kPanelRows = Linear::kPanelRows;
 constexpr uint64_t kDepth = 256;  // columns unpacked at a time: two panels of them fill 32 KiB, an L1 cache
 constexpr uint64_t kPanelsAtOnce = 2;
-// Products of many tokens are shared out in parts as threads become free, because others use the processors too.
-constexpr uint64_t kTokensToBalance = 16;
-constexpr uint64_t kBalancedRows = 256;
+// Products of many tokens decode what they multiply for all of them: of fewer rows at a time they take longer.
+constexpr uint64_t kManyTokens = 16;
+constexpr uint64_t kRowsOfMany = 256;
 constexpr uint64_t kTokensToSplit = 4;  // quantising fewer is over before another thread has begun
 
 }  // namespace
@@ -100,22 +100,18 @@ void Linear::quantized_tokens(OpContext& context, const float* x, uint64_t n_tok
     part.row_end = end;
     matmul_(part);
   };
-  if (n_tokens < kTokensToBalance) return context.pool.split(matrix_.rows, kPanelRows, rows);
-  const uint64_t parts = ceil_div(matrix_.rows, kBalancedRows);
-  context.pool.each(parts, [&](uint64_t i, unsigned worker) {
-    rows(i * kBalancedRows, std::min((i + 1) * kBalancedRows, matrix_.rows), worker);
-  });
+  context.pool.share(matrix_.rows, n_tokens < kManyTokens ? kPanelRows : kRowsOfMany, rows);
 }
 
 void Linear::one_token(OpContext& context, const float* x, float* y) const {
-  context.pool.split(matrix_.rows, kPanelRows, [&](uint64_t begin, uint64_t end, unsigned) {
+  context.pool.share(matrix_.rows, kPanelRows, [&](uint64_t begin, uint64_t end, unsigned) {
     gemv_({matrix_.layout.get(), &matrix_, x, y, begin, end});
   });
 }
 
 void Linear::many_tokens(OpContext& context, const float* x, uint64_t n_tokens, float* y, uint64_t y_stride) const {
   const uint64_t rows = matrix_.rows;
-  context.pool.split(rows, kPanelRows * kPanelsAtOnce, [&](uint64_t begin, uint64_t end, unsigned worker) {
+  context.pool.share(rows, kPanelRows * kPanelsAtOnce, [&](uint64_t begin, uint64_t end, unsigned worker) {
     // The two panels' weights, then their outputs for all tokens: 32 floats a token.
     float* unpacked = context.scratch(worker, kPanelsAtOnce * kPanelRows * (depth_ + n_tokens));
     float* out = unpacked + kPanelsAtOnce * kPanelRows * depth_;
