@@ -99,26 +99,19 @@ class ThreadPool {
       const uint64_t word = word_.load(std::memory_order_relaxed);
       return (word & UINT32_MAX) - (word >> 32);
     }
-    bool take_first(uint32_t most, Taken* taken) {
-      return take(
-          taken, [&](uint64_t begin, uint64_t end) { return std::min(begin + most, end); }, true);
-    }
-    bool take_last(uint32_t most, Taken* taken) {
-      return take(
-          taken, [&](uint64_t begin, uint64_t end) { return std::max(begin + most, end) - most; }, false);
-    }
+    bool take_first(uint32_t most, Taken* taken) { return take(most, true, taken); }
+    bool take_last(uint32_t most, Taken* taken) { return take(most, false, taken); }
 
    private:
-    // From the first to `cut`, or from there to the end. False: there are none.
-    template <typename Cut>
-    bool take(Taken* taken, Cut cut, bool first) {
+    // Up to so many from the beginning or the end. False: there are none.
+    bool take(uint32_t most, bool first, Taken* taken) {
       uint64_t word = word_.load(std::memory_order_relaxed);
       for (;;) {
-        const uint64_t begin = word >> 32, end = word & UINT32_MAX;
-        if (begin == end) return false;
-        const uint64_t at = cut(begin, end), rest = first ? at << 32 | end : begin << 32 | at;
+        const uint64_t begin = word >> 32, end = word & UINT32_MAX, n = std::min<uint64_t>(most, end - begin);
+        if (n == 0) return false;
+        const uint64_t cut = first ? begin + n : end - n, rest = first ? cut << 32 | end : begin << 32 | cut;
         if (!word_.compare_exchange_weak(word, rest, std::memory_order_relaxed)) continue;
-        *taken = first ? Taken{begin, at} : Taken{at, end};
+        *taken = first ? Taken{begin, cut} : Taken{cut, end};
         return true;
       }
     }
