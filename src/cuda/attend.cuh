@@ -17,7 +17,7 @@ struct LaneDims {
   static __device__ __forceinline__ void for_each(uint32_t head_dim, F f) {
 #pragma unroll
     for (unsigned k = 0; k < kCount; ++k)
-      if (const uint32_t i = threadIdx.x % 32 + 32 * k; i < head_dim) f(k, i);
+      if (const uint32_t i = thread_now() % 32 + 32 * k; i < head_dim) f(k, i);
   }
   // All are read before one is used: they may take a while.
   template <typename F>
@@ -48,7 +48,7 @@ __device__ inline void store_vector(const Stage& s, void* cache, float* scales, 
     static_cast<int8_t*>(cache)[vector * s.head_dim + i] = static_cast<int8_t>(rounded);
     v.x[k] = static_cast<float>(rounded) * scale;
   });
-  if (threadIdx.x % 32 == 0) scales[vector] = scale;
+  if (thread_now() % 32 == 0) scales[vector] = scale;
 }
 
 // One warp: what a head [head_dim] is to be multiplied with besides the weights of its norm.
@@ -83,7 +83,7 @@ __device__ inline void fetch_vectors(const Stage& s, uint64_t first, uint32_t co
 }
 // One warp: brings the keys and values that this block will read nearer.
 __device__ inline void fetch_cache(const Stage& s, const AttendShape& a, uint32_t position) {
-  const uint32_t lane = threadIdx.x % 32;
+  const uint32_t lane = thread_now() % 32;
   if (blockIdx.x >= a.units * a.splits) return;
   if (32 * lane < s.rotary_dim)
     asm volatile(
@@ -101,7 +101,7 @@ template <unsigned kBlockWarps>
 __device__ __forceinline__ void take_heads(const Stage& s, const float* raw, const float* angles, uint32_t heads,
                                            bool owner, uint64_t vector, QueryTile& queries, float* fresh, float* scales,
                                            float* own_share) {
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, d = s.head_dim;
+  const uint32_t warp = thread_now() / 32, lane = thread_now() % 32, d = s.head_dim;
   const float *key = raw + heads * kMaxHeadDim, *value = key + kMaxHeadDim;
   if (s.query_norm != nullptr) {
 #pragma unroll 1
@@ -113,7 +113,7 @@ __device__ __forceinline__ void take_heads(const Stage& s, const float* raw, con
   }
   const float factor = score_factor(s);
 #pragma unroll 1
-  for (uint32_t k = threadIdx.x; k < kHeadGroup * kMaxHeadDim; k += 32 * kBlockWarps) {
+  for (uint32_t k = thread_now(); k < kHeadGroup * kMaxHeadDim; k += 32 * kBlockWarps) {
     const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
     const float x = h < heads && i < d
                         ? factor * turned_element(s, angles, raw + h * kMaxHeadDim, i, s.query_norm, scales[h])
@@ -182,10 +182,10 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
     const Positions<Cache> positions(s, first_vector, cached);
     Loaded<Cache> loaded;
     loaded.load_keys(positions, first_of_warp(begin));
-    const float angle =
-        load_early(s.angles + static_cast<uint64_t>(position) * s.rotary_dim + threadIdx.x, threadIdx.x < s.rotary_dim);
+    const float angle = load_early(s.angles + static_cast<uint64_t>(position) * s.rotary_dim + thread_now(),
+                                   thread_now() < s.rotary_dim);
     // Threads are dealt out as if all heads had kMaxHeadDim dimensions.
-    for (uint32_t k = 4 * threadIdx.x; k < (heads + (owner ? 2 : 0)) * kMaxHeadDim; k += 4 * kThreads) {
+    for (uint32_t k = 4 * thread_now(); k < (heads + (owner ? 2 : 0)) * kMaxHeadDim; k += 4 * kThreads) {
       const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
       if (i >= d) continue;
       const uint32_t from = (h < heads ? first_head + h : s.heads + kv + (h - heads) * s.kv_heads) * d + i;
@@ -194,7 +194,7 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
       if (s.bias != nullptr) x = sum_of(x, load4(s.bias + from, true));
       *reinterpret_cast<float4*>(raw + k) = x;
     }
-    if (threadIdx.x < s.rotary_dim) angles[threadIdx.x] = angle;
+    if (thread_now() < s.rotary_dim) angles[thread_now()] = angle;
     __syncthreads();
     loaded.load_values(positions, first_of_warp(begin));
     uint32_t n_shares = shares_of_warps(kWarps, most_heads);
@@ -206,7 +206,7 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
     weigh_shares(n_shares, heads, share, weights);
     const auto for_elements = [&](uint32_t n, auto f) {  // f(h, i) for i < n of each head
 #pragma unroll 1
-      for (uint32_t k = threadIdx.x; k < heads * (kMaxHeadDim + 2); k += kThreads) {
+      for (uint32_t k = thread_now(); k < heads * (kMaxHeadDim + 2); k += kThreads) {
         const uint32_t h = k / (kMaxHeadDim + 2), i = k % (kMaxHeadDim + 2);
         if (i < n) f(h, i);
       }
@@ -224,7 +224,7 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
       });
       // The last block of a unit puts the shares together, in their order whoever is last.
       __syncthreads();
-      if (threadIdx.x == 0)  // which the last one sets back; ordered after all threads' stores by the barrier
+      if (thread_now() == 0)  // which the last one sets back; ordered after all threads' stores by the barrier
         asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
                      : "=r"(ticket)
                      : "l"(s.tickets + unit), "r"(splits - 1)

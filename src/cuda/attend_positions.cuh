@@ -154,7 +154,7 @@ struct Loaded {
 };
 
 // The first position of this warp, of a block's that begin at `begin`.
-__device__ inline uint32_t first_of_warp(uint32_t begin) { return begin + threadIdx.x / 32 * kTilePositions; }
+__device__ inline uint32_t first_of_warp(uint32_t begin) { return begin + thread_now() / 32 * kTilePositions; }
 
 // What a warp has gathered: a softmax so far. Lane 4 g + t has head g % 4's maximum and its own positions' part of the
 // total; and of a product of values and weights acc[4 c + i]: dimensions 64 c + 8 g + 2 i and the next of heads 2 t and
@@ -190,7 +190,7 @@ struct Gathered {
         inverse_unit = 1 / new_unit;
       }
     }
-    const uint32_t head = 2 * (threadIdx.x % 2);  // of the first column of a lane, and the next
+    const uint32_t head = 2 * (thread_now() % 2);  // of the first column of a lane, and the next
     const float first = __shfl_sync(0xffffffffu, factor, 4 * head);
     const float second = __shfl_sync(0xffffffffu, factor, 4 * head + 4);
 #pragma unroll
@@ -226,7 +226,7 @@ __device__ inline void attend_positions(const Positions<Cache>& positions, uint3
                                         uint32_t head_dim, uint32_t heads, Loaded<Cache>& loaded,
                                         const QueryTile& queries, float* shares) {
   constexpr uint32_t kStride = kBlockWarps * kTilePositions;
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const uint32_t warp = thread_now() / 32, lane = thread_now() % 32, g = lane / 4, t = lane % 4;
   Gathered<Cache> gathered;
 #pragma unroll 1
   for (uint32_t tile = first_of_warp(begin); tile < end; tile += kStride) {
@@ -320,7 +320,7 @@ __device__ inline void attend_positions(const Positions<Cache>& positions, uint3
 // totals [kHeadGroup]. A warp a head; share(k, h, e) is element e of share k's head h. The block meets at the end.
 template <typename Share>
 __device__ inline void weigh_shares(uint32_t n, uint32_t heads, Share share, float* weights) {
-  const uint32_t h = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const uint32_t h = thread_now() / 32, lane = thread_now() % 32;
   if (h < heads) {
     float top = -INFINITY, total = 0;
     for (uint32_t k = lane; k < n; k += 32) top = fmaxf(top, share(k, h, 0));

@@ -58,15 +58,12 @@ __device__ inline float4 load4(const float* p, bool valid) {
 }
 
 // A thread's columns, four at a time, of two tagged vectors, of which none or one may be null: columns begin +
-// 4 (threadIdx.x + i kThreads) below `end`. All loads are under way before one is waited for.
+// 4 (threadIdx.x + i kThreads) below `end`. All are asked for at once, without a look at whether they are there: for
+// who comes last, they are.
 template <uint32_t kHeld>
 __device__ inline void wait_columns(const float* a, const float* b, uint32_t begin, uint32_t end, uint32_t tag,
                                     Patience& patience, float4 (&of_a)[kHeld], float4 (&of_b)[kHeld]) {
   const uint32_t first = begin + 4 * threadIdx.x;
-  // One lane of a warp asks until its first words are there: all asking would take memory's time from blocks that still
-  // multiply. For the same reason only what is late is asked for again.
-  if (a != nullptr && threadIdx.x % 32 == 0 && first < end) wait_tagged(a + first, tag, patience);
-  __syncwarp();
   // 0 without the tag, where there is nothing to wait for.
 #pragma unroll
   for (uint32_t i = 0; i < kHeld; ++i) {
@@ -76,9 +73,8 @@ __device__ inline void wait_columns(const float* a, const float* b, uint32_t beg
     of_a[i] = make_float4(of_first, of_first, of_first, of_first);
     of_b[i] = make_float4(of_second, of_second, of_second, of_second);
   }
-  patience.renew();
   bool late = false;
-  do {
+  const auto ask_late = [&] {
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
       if (!has_tag(of_a[i], tag)) of_a[i] = load_tagged(a + first + 4 * kThreads * i);
@@ -87,7 +83,16 @@ __device__ inline void wait_columns(const float* a, const float* b, uint32_t beg
     late = false;
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) late |= !has_tag(of_a[i], tag) || !has_tag(of_b[i], tag);
-  } while (late && patience.more());
+  };
+  patience.renew();
+  ask_late();
+  if (!__any_sync(0xffffffffu, late)) return;
+  // One lane of a warp asks until its first words are there: all asking would take memory's time from blocks that still
+  // multiply. For the same reason only what is late is asked for again.
+  if (a != nullptr && threadIdx.x % 32 == 0 && first < end) wait_tagged(a + first, tag, patience);
+  __syncwarp();
+  patience.renew();
+  while (late && patience.more()) ask_late();
 }
 
 // The sum of a value of each thread, in all threads.
@@ -202,7 +207,7 @@ __device__ inline void prepare_normed(const Stage& s, uint32_t first_block, uint
   }
 }
 
-// What stages left, activated if need be, quantised into scratch.
+// What stages left, their sum or gates times what they gate, quantised into scratch.
 __device__ inline void prepare_others(const Stage& s, uint32_t first_block, uint32_t end_block, const Scratch& scratch,
                                       const Pass& pass, Patience& patience) {
   constexpr uint32_t kHeld = 5, kHeldColumns = 4 * kThreads * kHeld;
@@ -221,7 +226,7 @@ __device__ inline void prepare_others(const Stage& s, uint32_t first_block, uint
       float4 x = sum_of(untagged(of_a[i]), untagged(of_b[i]));
       if (swiglu) {
         const float4 gate = of_a[i], up = of_b[i];
-        x = {silu(gate.x) * up.x, silu(gate.y) * up.y, silu(gate.z) * up.z, silu(gate.w) * up.w};
+        x = {gate.x * up.x, gate.y * up.y, gate.z * up.z, gate.w * up.w};
       }
       quantize_columns(scratch, plain_columns, first_block, end_block, c, x);
     }
@@ -388,7 +393,9 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
   float* out = s.out + static_cast<uint64_t>(share.slice) * 16 * w.panels;
   const uint32_t tag = tag_of(s.out_layer, pass.layers_before);
   // With a residual to come, words are not yet what they shall be. Logits are for the host.
-  const uint32_t first_tag = w.residual_values != nullptr ? tag ^ 1 : tag;
+  const bool more_to_come = w.residual_values != nullptr;
+  const uint32_t first_tag = more_to_come ? tag ^ 1 : tag;
+  const auto activated = [&](uint32_t row, float y) { return row < s.gates ? silu(y) : y; };
   const auto put = [&](uint32_t row, float y, uint32_t its_tag) {
     if (s.best != nullptr) {
       __stcg(out + row, y);
@@ -403,11 +410,11 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
     for (uint32_t v = span.second; v <= span.last; ++v) sum += scratch.sums[16 * v * scratch.sum_slots + i % 16];
     const uint32_t row = 16 * share.panel_begin + i;
     const float y = sum * (1 / kSumFactor) * (i == threadIdx.x ? first_row_scale : __ldg(w.row_scales + row));
-    put(row, y, first_tag);
+    put(row, more_to_come ? y : activated(row, y), first_tag);
     if (s.best != nullptr && row < w.rows && likelier({y, static_cast<int32_t>(row)}, best))
       best = {y, static_cast<int32_t>(row)};
   }
-  if (w.residual_values != nullptr) {
+  if (more_to_come) {
     __syncthreads();
     best = {-INFINITY, 0x7fffffff};
     for (uint32_t i = warp; i < 16 * panels; i += kWarps) {
@@ -415,7 +422,7 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
       const float more = row < w.rows ? residual_row(w, row, scratch.x) : 0.0f;
       if (lane == 0) {
         const float y = __ldcg(out + row) + more;
-        put(row, y, tag);
+        put(row, activated(row, y), tag);
         if (row < w.rows && likelier({y, static_cast<int32_t>(row)}, best)) best = {y, static_cast<int32_t>(row)};
       }
     }

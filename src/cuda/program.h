@@ -66,7 +66,7 @@ enum class Op : uint32_t { kEmbed, kProduct, kAttend, kSelect };
 /// Where a product's input comes from.
 enum class Input : uint32_t {
   kNorm,    // RMSNorm of the residual stream, to which the parts of the product before are added first
-  kSwiglu,  // silu(gate) * up, both in one vector
+  kSwiglu,  // silu(gate) * up, both in one vector; of one token the gates are activated already (Stage::gates)
   kPlain,
 };
 
@@ -95,6 +95,7 @@ struct Stage {
   const float* norm;    // kNorm [cols]
   float epsilon;        // kNorm, kAttend with norms
   float* out;           // kProduct: [splits][16 panels]; kAttend: [heads * head_dim]
+  uint32_t gates;       // kProduct: rows whose results are activated, by silu(), before they are left
   Best* best;           // kProduct of the head, kSelect: the largest logit of each block
   // kAttend
   const float* bias;                   // of `in`, or nullptr

@@ -190,7 +190,13 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
     p.stages.push_back(
         product(Input::kPlain, layer.output, splits.output, blocks, {b.mixed, 1, layer.output.cols}, b.output));
     // In one slice of columns: each more would be read twice.
+    const size_t gate_up = p.stages.size();
     normed(layer.gate_up, 1, parts_of(b.output, layer.output, splits.output), layer.mlp_norm, b.gate_up);
+    uint32_t gates = layer.down.cols;  // the first of all these rows
+    for (size_t k = gate_up; k < p.stages.size(); ++k) {
+      p.stages[k].gates = std::min(gates, p.stages[k].w.rows);
+      gates -= p.stages[k].gates;
+    }
     p.stages.push_back(
         product(Input::kSwiglu, layer.down, splits.down, blocks, {b.gate_up, 1, padded_rows(layer.gate_up)}, b.down));
     before = parts_of(b.down, layer.down, splits.down);
