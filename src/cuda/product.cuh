@@ -58,8 +58,9 @@ __device__ inline float4 load4(const float* p, bool valid) {
 }
 
 // A thread's columns, four at a time, of two tagged vectors, of which none or one may be null: columns begin +
-// 4 (threadIdx.x + i kThreads) below `end`. All are asked for at once, without a look at whether they are there: for
-// who comes last, they are.
+// 4 (threadIdx.x + i kThreads) below `end`. All are asked for at once, without a look whether they are there (for the
+// block that comes last, they are), then only what is late: what is asked for takes memory's time from blocks that
+// still multiply.
 template <uint32_t kHeld>
 __device__ inline void wait_columns(const float* a, const float* b, uint32_t begin, uint32_t end, uint32_t tag,
                                     Patience& patience, float4 (&of_a)[kHeld], float4 (&of_b)[kHeld]) {
@@ -73,8 +74,9 @@ __device__ inline void wait_columns(const float* a, const float* b, uint32_t beg
     of_a[i] = make_float4(of_first, of_first, of_first, of_first);
     of_b[i] = make_float4(of_second, of_second, of_second, of_second);
   }
+  patience.renew();
   bool late = false;
-  const auto ask_late = [&] {
+  do {
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
       if (!has_tag(of_a[i], tag)) of_a[i] = load_tagged(a + first + 4 * kThreads * i);
@@ -83,16 +85,7 @@ __device__ inline void wait_columns(const float* a, const float* b, uint32_t beg
     late = false;
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) late |= !has_tag(of_a[i], tag) || !has_tag(of_b[i], tag);
-  };
-  patience.renew();
-  ask_late();
-  if (!__any_sync(0xffffffffu, late)) return;
-  // One lane of a warp asks until its first words are there: all asking would take memory's time from blocks that still
-  // multiply. For the same reason only what is late is asked for again.
-  if (a != nullptr && threadIdx.x % 32 == 0 && first < end) wait_tagged(a + first, tag, patience);
-  __syncwarp();
-  patience.renew();
-  while (late && patience.more()) ask_late();
+  } while (late && patience.more());
 }
 
 // The sum of a value of each thread, in all threads.
