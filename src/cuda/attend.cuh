@@ -76,21 +76,43 @@ __device__ inline void fetch_vectors(const Stage& s, uint64_t first, uint32_t co
                                      uint32_t threads) {
   const uint32_t bytes = s.head_dim * (s.int8_cache ? 1 : 2), lines = (count * bytes + 127) / 128;
   const uint64_t at = first * bytes;
+#pragma unroll 1
   for (uint32_t i = thread; i < lines; i += threads) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.keys) + at + 128 * i));
     asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.values) + at + 128 * i));
   }
 }
-// One warp: brings the keys and values that this block will read nearer.
-__device__ inline void fetch_cache(const Stage& s, const AttendShape& a, uint32_t position) {
-  const uint32_t lane = thread_now() % 32;
+// What a block attends to, the same in all layers. In shared memory: in registers it would be in the way.
+struct AttendItem {
+  uint32_t index, unit;            // of units * splits
+  uint32_t kv, first_head, heads;  // a head of keys and values, and the query heads that share it
+  uint32_t begin, cached;          // positions: of the cache from `begin` to `cached`
+  uint32_t owner;                  // whether the new position, which follows, is this block's too
+};
+__device__ inline AttendItem attend_item(const AttendShape& shape, uint32_t index, uint32_t position) {
+  AttendItem item{};
+  item.index = index;
+  item.unit = index / shape.splits;
+  const uint32_t chunk = item.unit % shape.chunks, most_heads = shape.few ? 1 : kHeadGroup;
+  item.kv = item.unit / shape.chunks;
+  item.first_head = item.kv * shape.group + chunk * most_heads;
+  item.heads = min(most_heads, shape.group - chunk * most_heads);
+  item.begin = shape.first + index % shape.splits * shape.each;
+  const uint32_t end = min(item.begin + shape.each, position + 1);
+  item.owner = end == position + 1;
+  item.cached = end - item.owner;
+  return item;
+}
+
+// Brings the keys and values that this block will read nearer.
+__device__ inline void fetch_cache(const Stage& s, const AttendShape& a, const AttendItem& item, uint32_t position) {
   if (blockIdx.x >= a.units * a.splits) return;
-  if (32 * lane < s.rotary_dim)
+  const uint32_t thread = thread_now();
+  if (32 * thread < s.rotary_dim)
     asm volatile(
-        "prefetch.global.L2 [%0];" ::"l"(s.angles + static_cast<uint64_t>(position) * s.rotary_dim + 32 * lane));
-  const uint32_t kv = blockIdx.x / a.splits / a.chunks, begin = a.first + blockIdx.x % a.splits * a.each;
-  const uint32_t count = min(a.each, position - min(position, begin));
-  fetch_vectors(s, static_cast<uint64_t>(kv) * s.capacity + begin, count, lane, 32);
+        "prefetch.global.L2 [%0];" ::"l"(s.angles + static_cast<uint64_t>(position) * s.rotary_dim + 32 * thread));
+  fetch_vectors(s, static_cast<uint64_t>(item.kv) * s.capacity + item.begin, item.cached - item.begin, thread,
+                kThreads);
 }
 
 // Of `heads` queries, then a key and a value, raw [heads + 2][kMaxHeadDim] has what a product left: the first become
@@ -155,13 +177,13 @@ static_assert((kHeadGroup + 2) * kMaxHeadDim <= kAttendShares * kHeadGroup * (kM
 static_assert(weights_floats(kMostAttendSplits) <= kQueryTileFloats);
 
 template <typename Cache>
-__device__ inline void attend_groups(const Stage& s, const AttendShape& shape, const Scratch& scratch, const Pass& pass,
-                                     Patience& patience) {
-  const uint32_t position = pass.position;
-  const uint32_t d = s.head_dim, group = shape.group, chunks = shape.chunks, units = shape.units;
-  const uint32_t first = shape.first, each = shape.each, splits = shape.splits;
-  const uint32_t stride = d + 2, most_heads = shape.few ? 1 : kHeadGroup;
-  const uint32_t in_tag = tag_of(s.in_layer, pass.layers_before), out_tag = tag_of(s.out_layer, pass.layers_before);
+__device__ inline void attend_groups(const Stage& s, const AttendShape& shape, AttendItem& item, const Scratch& scratch,
+                                     const Pass& pass, Patience& patience) {
+  const uint32_t items = shape.units * shape.splits;
+  if (blockIdx.x >= items) return;
+  // Of shared memory, as late as they are needed: few registers are left for them.
+  const auto out_tag = [&] { return tag_of(s.out_layer, pass.layers_before); };
+  const auto most_heads = [&] { return shape.few ? 1 : kHeadGroup; };
   float* fresh = scratch.attend;  // the new key, then the new value
   auto& queries = *reinterpret_cast<QueryTile*>(fresh + 2 * kMaxHeadDim);
   float* shares = fresh + 2 * kMaxHeadDim + kQueryTileFloats;
@@ -170,25 +192,22 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
   float* weights = fresh + 2 * kMaxHeadDim;  // once queries have been read: what shares count
   __shared__ uint32_t ticket;
   __shared__ float scales[kHeadGroup + 1];  // of the query heads and the key, where heads are normed
-  for (uint32_t item = blockIdx.x; item < units * splits; item += gridDim.x) {
-    const uint32_t unit = splits == 1 ? item : item / splits, split = item - unit * splits;
-    const uint32_t kv = unit / chunks, first_head = kv * group + unit % chunks * most_heads;
-    const uint32_t heads = min(most_heads, group - unit % chunks * most_heads);
-    const uint32_t begin = first + split * each, end = min(begin + each, position + 1);
-    const uint32_t first_vector = kv * s.capacity;
-    const bool owner = end == position + 1;
-    const uint32_t cached = owner ? end - 1 : end;
+#pragma unroll 1
+  for (;;) {
     // What earlier tokens left there depends on nothing of this one.
-    const Positions<Cache> positions(s, first_vector, cached);
+    const Positions<Cache> positions(s, item.kv * s.capacity, item.cached);
     Loaded<Cache> loaded;
-    loaded.load_keys(positions, first_of_warp(begin));
-    const float angle = load_early(s.angles + static_cast<uint64_t>(position) * s.rotary_dim + thread_now(),
+    loaded.load_keys(positions, first_of_warp(item.begin));
+    const float angle = load_early(s.angles + static_cast<uint64_t>(pass.position) * s.rotary_dim + thread_now(),
                                    thread_now() < s.rotary_dim);
+    const uint32_t in_tag = tag_of(s.in_layer, pass.layers_before);
     // Threads are dealt out as if all heads had kMaxHeadDim dimensions.
-    for (uint32_t k = 4 * thread_now(); k < (heads + (owner ? 2 : 0)) * kMaxHeadDim; k += 4 * kThreads) {
+#pragma unroll 1
+    for (uint32_t k = 4 * thread_now(); k < (item.heads + (item.owner ? 2 : 0)) * kMaxHeadDim; k += 4 * kThreads) {
       const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
-      if (i >= d) continue;
-      const uint32_t from = (h < heads ? first_head + h : s.heads + kv + (h - heads) * s.kv_heads) * d + i;
+      if (i >= s.head_dim) continue;
+      const uint32_t head = h < item.heads ? item.first_head + h : s.heads + item.kv + (h - item.heads) * s.kv_heads;
+      const uint32_t from = head * s.head_dim + i;
       float4 x = wait_tagged(s.in.data + from, in_tag, patience);
       if (s.in.count > 1) x = sum_of(x, wait_tagged(s.in.data + s.in.stride + from, in_tag, patience));
       if (s.bias != nullptr) x = sum_of(x, load4(s.bias + from, true));
@@ -196,29 +215,31 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
     }
     if (thread_now() < s.rotary_dim) angles[thread_now()] = angle;
     __syncthreads();
-    loaded.load_values(positions, first_of_warp(begin));
-    uint32_t n_shares = shares_of_warps(kWarps, most_heads);
-    take_heads<kWarps>(s, raw, angles, heads, owner, first_vector + position, queries, fresh, scales,
-                       shares + n_shares * most_heads * stride);
-    attend_positions<Cache, kWarps>(positions, begin, cached, d, most_heads, loaded, queries, shares);
-    if (owner) ++n_shares;
-    const auto share = [&](uint32_t k, uint32_t h, uint32_t e) { return shares[(k * most_heads + h) * stride + e]; };
-    weigh_shares(n_shares, heads, share, weights);
+    loaded.load_values(positions, first_of_warp(item.begin));
+    take_heads<kWarps>(s, raw, angles, item.heads, item.owner != 0, item.kv * s.capacity + pass.position, queries,
+                       fresh, scales, shares + shares_of_warps(kWarps, most_heads()) * most_heads() * (s.head_dim + 2));
+    attend_positions<Cache, kWarps>(positions, item.begin, item.cached, s.head_dim, most_heads(), loaded, queries,
+                                    shares);
+    const uint32_t d = s.head_dim, stride = d + 2, room = most_heads();
+    const uint32_t n_shares = shares_of_warps(kWarps, room) + item.owner;
+    const auto share = [&](uint32_t k, uint32_t h, uint32_t e) { return shares[(k * room + h) * stride + e]; };
+    weigh_shares(n_shares, item.heads, share, weights);
     const auto for_elements = [&](uint32_t n, auto f) {  // f(h, i) for i < n of each head
 #pragma unroll 1
-      for (uint32_t k = thread_now(); k < heads * (kMaxHeadDim + 2); k += kThreads) {
+      for (uint32_t k = thread_now(); k < item.heads * (kMaxHeadDim + 2); k += kThreads) {
         const uint32_t h = k / (kMaxHeadDim + 2), i = k % (kMaxHeadDim + 2);
         if (i < n) f(h, i);
       }
     };
-    float* out = s.out + first_head * d;
+    float* out = s.out + item.first_head * d;
+    const uint32_t splits = shape.splits;
     if (splits == 1) {
       for_elements(d, [&](uint32_t h, uint32_t i) {
         const float x = merged(n_shares, h, i, share, weights);
-        store_tagged(out + h * d + i, x, out_tag);
+        store_tagged(out + h * d + i, x, out_tag());
       });
     } else {
-      float* partial = s.partial + static_cast<uint64_t>(item) * kHeadGroup * stride;
+      float* partial = s.partial + static_cast<uint64_t>(item.index) * kHeadGroup * stride;
       for_elements(stride, [&](uint32_t h, uint32_t e) {
         __stcg(partial + h * stride + e, merged_element(n_shares, h, e, share, weights));
       });
@@ -227,32 +248,37 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, c
       if (thread_now() == 0)  // which the last one sets back; ordered after all threads' stores by the barrier
         asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
                      : "=r"(ticket)
-                     : "l"(s.tickets + unit), "r"(splits - 1)
+                     : "l"(s.tickets + item.unit), "r"(splits - 1)
                      : "memory");
       __syncthreads();
       if (ticket == splits - 1) {
-        const float* all = s.partial + static_cast<uint64_t>(unit) * splits * kHeadGroup * stride;
+        const float* all = s.partial + static_cast<uint64_t>(item.unit) * splits * kHeadGroup * stride;
         const auto part = [&](uint32_t k, uint32_t h, uint32_t e) {
           return __ldcg(all + (static_cast<uint64_t>(k) * kHeadGroup + h) * stride + e);
         };
-        weigh_shares(splits, heads, part, weights);
+        weigh_shares(splits, item.heads, part, weights);
         for_elements(d, [&](uint32_t h, uint32_t i) {
           const float x = merged(splits, h, i, part, weights);
-          store_tagged(out + h * d + i, x, out_tag);
+          store_tagged(out + h * d + i, x, out_tag());
         });
       }
     }
+    if (items <= gridDim.x) break;  // as nearly always: this block's item stays where it is
+    const uint32_t next = item.index + gridDim.x;
     __syncthreads();
+    if (thread_now() == 0) item = attend_item(shape, next < items ? next : blockIdx.x, pass.position);
+    __syncthreads();
+    if (next >= items) break;
   }
 }
 
-__device__ inline void attend_stage(const Stage& s, const AttendShape& shape, const Scratch& scratch, const Pass& pass,
-                                    Patience& patience) {
+__device__ inline void attend_stage(const Stage& s, const AttendShape& shape, AttendItem& item, const Scratch& scratch,
+                                    const Pass& pass, Patience& patience) {
   __syncthreads();  // some threads may still add up what the product before left in scratch.sums
   if (s.int8_cache) {
-    attend_groups<Int8Cache>(s, shape, scratch, pass, patience);
+    attend_groups<Int8Cache>(s, shape, item, scratch, pass, patience);
   } else {
-    attend_groups<F16Cache>(s, shape, scratch, pass, patience);
+    attend_groups<F16Cache>(s, shape, item, scratch, pass, patience);
   }
 }
 

@@ -301,8 +301,8 @@ __device__ inline void attend_positions(const Positions<Cache>& positions, uint3
       }
 #pragma unroll
       for (unsigned m = 0; m < 4 * kValueChunks; ++m) {
-        const uint32_t at = 64 * (m / 4) + 8 * g + 2 * (m % 4);
-        if (at >= head_dim) continue;
+        const uint32_t eight = 64 * (m / 4) + 8 * g, at = eight + 2 * (m % 4);
+        if (eight >= head_dim) continue;
         auto* to = reinterpret_cast<float2*>(share + 2 + at);
         float2 x = make_float2(values[m][0] * a, values[m][1] * a);
         if (b != 0) {

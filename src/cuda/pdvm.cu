@@ -17,7 +17,7 @@ static_assert(kStagesAtHand * sizeof(Stage) + 256 <= kDeclared);
 // All blocks have come here as often in this launch. Stores before are visible after.
 __device__ void wait_for_all(State* state, Pass& pass, Patience& patience) {
   __syncthreads();
-  if (threadIdx.x == 0) {
+  if (thread_now() == 0) {
     const uint32_t wanted = ++pass.rounds * gridDim.x;
     uint32_t* arrived = &state->arrived;
     // Ordered after the stores of all threads by the barrier above.
@@ -49,11 +49,10 @@ __device__ void words_are_there() {
 }
 
 // Brings nearer what a stage reads that no other stage wrote just now.
-__device__ void fetch_ahead(const Stage& s, const AttendShape& attend, uint32_t position) {
-  if (threadIdx.x / 32 != kWarps - 1) return;
-  if (s.op == Op::kAttend) fetch_cache(s, attend, position);
+__device__ void fetch_ahead(const Stage& s, const AttendShape& attend, const AttendItem& item, uint32_t position) {
+  if (s.op == Op::kAttend) fetch_cache(s, attend, item, position);
   if (s.op != Op::kProduct || s.input != Input::kNorm) return;
-  const uint32_t line = blockIdx.x + threadIdx.x % 32 * gridDim.x;
+  const uint32_t line = blockIdx.x + thread_now() * gridDim.x;
   if (32 * line < s.w.cols) asm volatile("prefetch.global.L2 [%0];" ::"l"(s.norm + 32 * line));
 }
 
@@ -100,7 +99,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   constexpr uint32_t kStageWords = sizeof(Stage) / 4;
   static_assert(kStageWords <= kThreads, "a thread a word");
   const auto fetch_stage = [&](uint32_t i) {
-    if (i < end && threadIdx.x < kStageWords) fetch_word(&stages[i % kStagesAtHand], m.stages + i, threadIdx.x);
+    const uint32_t word = thread_now();
+    if (i < end && word < kStageWords) fetch_word(&stages[i % kStagesAtHand], m.stages + i, word);
   };
   for (uint32_t i = begin; i < begin + 3; ++i) fetch_stage(i);
   for (uint32_t i = threadIdx.x; i < (end_reading - first_reading) * (sizeof(Reading) / 4); i += kThreads)
@@ -121,9 +121,18 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ uint32_t stage_of_warp[kWarps];  // here for the reason that Pass is
   const auto stage_of_mine = [&]() -> volatile uint32_t& { return stage_of_warp[thread_now() / 32]; };
   if (threadIdx.x == 0)
-    pass = {__ldcg(&m.state->position), __ldcg(&m.state->layers_before), (m.hidden / gridDim.x + 4) / 4 * 4, 0, false};
+    pass = {__ldcg(&m.state->position),
+            __ldcg(&m.state->layers_before),
+            (m.hidden / gridDim.x + 4) / 4 * 4,
+            0,
+            false,
+            false};
   if (threadIdx.x < kWarps) stage_of_warp[threadIdx.x] = begin;
-  Patience patience(m.state);
+  Patience patience(m.state, &pass.gave_up);
+  __shared__ AttendItem item;
+  __syncthreads();
+  if (thread_now() == 0 && blockIdx.x < attend.units * attend.splits)
+    item = attend_item(attend, blockIdx.x, pass.position);
   __syncthreads();
 #pragma unroll 1
   for (;;) {
@@ -131,7 +140,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (i >= end) break;
     const Stage& s = stages[i % kStagesAtHand];
     fetch_stage(i + 3);
-    if (i + 1 < end) fetch_ahead(stages[(i + 1) % kStagesAtHand], attend, pass.position);
+    if (i + 1 < end) fetch_ahead(stages[(i + 1) % kStagesAtHand], attend, item, pass.position);
     switch (static_cast<Op>(uniform(static_cast<uint32_t>(s.op)))) {
       case Op::kEmbed:
         embed_row(s.w, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads,
@@ -141,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         if (product_stage(s, stream, scratch, pass, patience)) return;
         break;
       case Op::kAttend:
-        attend_stage(s, attend, scratch, pass, patience);
+        attend_stage(s, attend, item, scratch, pass, patience);
         break;
       case Op::kSelect:
         select_stage(s, m.state);
@@ -152,13 +161,16 @@ __global__ void __launch_bounds__(kThreads, 1)
     const bool ends = s.op == Op::kEmbed || s.best != nullptr;
     const uint32_t next = uniform(stage_of_mine()) + 1;
     __syncwarp();
-    if (threadIdx.x % 32 == 0) stage_of_mine() = next;
+    if (thread_now() % 32 == 0) stage_of_mine() = next;
     if (next < end && ends) wait_for_all(m.state, pass, patience);
-    if ((s.op != Op::kProduct || ends) && __syncthreads_or(patience.exhausted())) return;
+    if (s.op != Op::kProduct || ends) {
+      __syncthreads();
+      if (uniform(patience.exhausted())) return;
+    }
     __syncwarp();
   }
   // The last block out leaves the counters as they were.
-  if (threadIdx.x == 0 && pass.rounds > 0 && atomicAdd(&m.state->left, 1u) == gridDim.x - 1) {
+  if (thread_now() == 0 && pass.rounds > 0 && atomicAdd(&m.state->left, 1u) == gridDim.x - 1) {
     atomicExch(&m.state->arrived, 0u);
     atomicExch(&m.state->left, 0u);
   }

@@ -43,6 +43,7 @@ struct Pass {
   uint32_t kept;           // columns of the residual stream that each block leaves for the next launch
   uint32_t rounds;         // of waiting for all blocks
   bool has_stream;         // scratch.stream is there
+  bool gave_up;            // see Patience
 };
 
 // A constant, asked for now: loads by __ldg() are moved to where they are used, which may be a long wait for memory
@@ -53,48 +54,75 @@ __device__ inline float load_early(const float* p, bool valid) {
   return x;
 }
 
+__device__ inline float4 load4_early(const float* p, bool valid) {
+  float4 x = make_float4(0, 0, 0, 0);
+  if (valid)
+    asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "l"(p));
+  return x;
+}
+
 __device__ inline float4 load4(const float* p, bool valid) {
   return valid ? __ldg(reinterpret_cast<const float4*>(p)) : make_float4(0, 0, 0, 0);
 }
 
-// A thread's columns, four at a time, of two tagged vectors, of which none or one may be null: columns begin +
-// 4 (threadIdx.x + i kThreads) below `end`. All are asked for at once, without a look whether they are there (for the
-// block that comes last, they are), then only what is late: what is asked for takes memory's time from blocks that
-// still multiply.
-template <uint32_t kHeld>
-__device__ inline void wait_columns(const float* a, const float* b, uint32_t begin, uint32_t end, uint32_t tag,
-                                    Patience& patience, float4 (&of_a)[kHeld], float4 (&of_b)[kHeld]) {
-  const uint32_t first = begin + 4 * threadIdx.x;
-  // 0 without the tag, where there is nothing to wait for.
-#pragma unroll
-  for (uint32_t i = 0; i < kHeld; ++i) {
-    const bool inside = first + 4 * kThreads * i < end;
-    const float of_first = __uint_as_float(a != nullptr && inside ? tag ^ 1 : tag);
-    const float of_second = __uint_as_float(b != nullptr && inside ? tag ^ 1 : tag);
-    of_a[i] = make_float4(of_first, of_first, of_first, of_first);
-    of_b[i] = make_float4(of_second, of_second, of_second, of_second);
+// A thread's columns of a slice: four from `first` on, and from each kStride columns on.
+struct Columns {
+  static constexpr uint32_t kStride = 4 * kThreads;
+  uint32_t first;
+  uint32_t there;    // how many times four are below the end
+  uint32_t of_warp;  // of the warp, with what is padded to whole steps: these are quantised
+
+  /// [begin, end) but for what is padded from `end` to `last`, the end of a step.
+  __device__ Columns(uint32_t begin, uint32_t end, uint32_t last)
+      : first(begin + 4 * thread_now()),
+        there(times(first, end)),
+        of_warp(times(first - (first - begin) % 128, last)) {}
+
+ private:
+  static __device__ uint32_t times(uint32_t from, uint32_t end) {
+    return from < end ? (end - from + kStride - 1) / kStride : 0;
   }
-  patience.renew();
-  bool late = false;
-  do {
+};
+
+// A thread's columns of up to two tagged vectors.
+template <uint32_t kHeld>
+struct TwoVectors {
+  float4 a[kHeld], b[kHeld];
+
+  // Asks for all at once, without a look whether they are there: for the block that comes last, they are.
+  __device__ __forceinline__ void ask(const float* from, uint32_t stride, uint32_t count, const Columns& columns,
+                                      uint32_t tag) {
+    // 0 with the tag, where there is nothing to wait for.
+    const float zero = __uint_as_float(tag);
+    const uint32_t of_a = count > 0 ? columns.there : 0, of_b = count > 1 ? columns.there : 0;
+    const float* at = from + columns.first;
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
-      if (!has_tag(of_a[i], tag)) of_a[i] = load_tagged(a + first + 4 * kThreads * i);
-      if (b != nullptr && !has_tag(of_b[i], tag)) of_b[i] = load_tagged(b + first + 4 * kThreads * i);
+      a[i] = make_float4(zero, zero, zero, zero);
+      if (i < of_a) a[i] = load_tagged(at + Columns::kStride * i);
     }
-    late = false;
+    at += stride;
 #pragma unroll
-    for (uint32_t i = 0; i < kHeld; ++i) late |= !has_tag(of_a[i], tag) || !has_tag(of_b[i], tag);
-  } while (late && patience.more());
-}
-
-// The sum of a value of each thread, in all threads.
-__device__ inline float block_sum(float x, float* reduce) {
-  x = warp_sum(x);
-  if (threadIdx.x % 32 == 0) reduce[threadIdx.x / 32] = x;
-  __syncthreads();
-  return warp_sum(threadIdx.x % 32 < kWarps ? reduce[threadIdx.x % 32] : 0.0f);
-}
+    for (uint32_t i = 0; i < kHeld; ++i) {
+      b[i] = make_float4(zero, zero, zero, zero);
+      if (i < of_b) b[i] = load_tagged(at + Columns::kStride * i);
+    }
+  }
+  // Asks again only for what is late: what is asked for takes memory's time from blocks that still multiply.
+  __device__ __forceinline__ void wait(const float* from, uint32_t stride, const Columns& columns, uint32_t tag,
+                                       Patience& patience) {
+    const float *of_a = from + columns.first, *of_b = of_a + stride;
+    patience.renew();
+    uint32_t late = 0;
+    do {
+      late = 0;
+#pragma unroll
+      for (uint32_t i = 0; i < kHeld; ++i) late |= ask_again(a[i], of_a + Columns::kStride * i, tag);
+#pragma unroll
+      for (uint32_t i = 0; i < kHeld; ++i) late |= ask_again(b[i], of_b + Columns::kStride * i, tag);
+    } while (late != 0 && patience.more());
+  }
+};
 
 // Bits of the float 1.5 * 2^23: an integer added to them adds to the float, so sums that start here are floats already.
 constexpr int kFloatZero = 0x4b400000;
@@ -112,126 +140,157 @@ struct Step32 {
   float scale, inverse;
 };
 __device__ inline Step32 step_of(float largest) {
-  if (!(largest >= 0x1p-100f)) return {0, 0};
   // The least power of two that is not below largest / 127, whose fraction is 0x7e0000 and whose exponent is 6.
   const uint32_t bits = ((__float_as_uint(largest) + (0x7fffffu - 0x7e0000u)) & 0x7f800000u) - (6u << 23);
-  return {__uint_as_float(bits), __uint_as_float(0x7f000000u - bits)};
+  const bool zero = !(largest >= 0x1p-100f);
+  return {zero ? 0.0f : __uint_as_float(bits), zero ? 0.0f : __uint_as_float(0x7f000000u - bits)};
 }
 
-// Columns c to c + 3, quantised as in kernels::QuantizeArgs: eight lanes have a block of 32, and all lanes of a warp
-// come here together. Those below `plain_columns` are kept as they were, too.
-__device__ inline void quantize_columns(const Scratch& scratch, uint32_t plain_columns, uint32_t first_block,
-                                        uint32_t end_block, uint32_t c, const float4& x) {
-  float largest = fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+// Where a thread's columns of a slice go, quantised.
+struct Quantized {
+  int8_t* q;       // of the first columns, in the order of place_of_column()
+  uint32_t* zero;  // of their block
+  float* plain;    // as they were, or nullptr
+  uint32_t order;  // of bytes
+  bool begins;     // a block of 32
+
+  __device__ Quantized(const Scratch& scratch, bool plain_too, uint32_t begin, const Columns& columns)
+      : q(scratch.q + static_cast<int32_t>(columns.first - begin)),
+        zero(scratch.zero + static_cast<int32_t>(columns.first / 32 - begin / 32)),
+        plain(plain_too ? scratch.x + columns.first : nullptr),
+        order(columns.first % 8 == 0 ? 0x5140 : 0x3726),
+        begins(columns.first % 32 == 0) {}
+
+  // Columns kStride times i after the first, as in kernels::QuantizeArgs: eight lanes have a block of 32, and all lanes
+  // of a warp come here together.
+  __device__ __forceinline__ void put(uint32_t i, const float4& x, bool there) const {
+    float largest = fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
 #pragma unroll
-  for (int d = 4; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-  const Step32 step = step_of(largest);
-  const float scale = step.scale, inverse = step.inverse;
-  // Rounded in the float's lowest byte. A lane's columns are every other byte of eight, the next lane's the others:
-  // they exchange, so that each has four bytes that lie together, in the order of place_of_column().
-  const auto rounded = [&](float value) { return __float_as_uint(fmaf(value, inverse, kFloatZeroValue)); };
-  const uint32_t mine =
-      lookup(lookup(rounded(x.x), rounded(x.y), 0x0040), lookup(rounded(x.z), rounded(x.w), 0x0040), 0x5410);
-  const uint32_t other = __shfl_xor_sync(0xffffffffu, mine, 1);
-  const uint32_t word = lookup(mine, other, c % 8 == 0 ? 0x5140 : 0x3726);
-  const uint32_t block = c / 32;
-  if (block < first_block || block >= end_block) return;
-  const uint32_t at = 32 * (block - first_block);
-  *reinterpret_cast<uint32_t*>(scratch.q + at + c % 32) = word;
-  if (c % 32 == 0) scratch.zero[at / 32] = zero_of(scale);
-  if (c < plain_columns) *reinterpret_cast<float4*>(scratch.x + c) = x;
-}
+    for (int d = 4; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    const Step32 step = step_of(largest);
+    // Rounded in the float's lowest byte. A lane's columns are every other byte of eight, the next lane's the others:
+    // they exchange, so that each has four bytes that lie together.
+    const auto rounded = [&](float value) { return __float_as_uint(fmaf(value, step.inverse, kFloatZeroValue)); };
+    const uint32_t mine =
+        lookup(lookup(rounded(x.x), rounded(x.y), 0x0040), lookup(rounded(x.z), rounded(x.w), 0x0040), 0x5410);
+    const uint32_t other = __shfl_xor_sync(0xffffffffu, mine, 1);
+    *reinterpret_cast<uint32_t*>(q + Columns::kStride * i) = lookup(mine, other, order);
+    if (begins) zero[Columns::kStride / 32 * i] = zero_of(step.scale);
+    if (plain != nullptr && there) *reinterpret_cast<float4*>(plain + Columns::kStride * i) = x;
+  }
+};
 
 __device__ inline float4 sum_of(const float4& a, const float4& b) {
   return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
 }
+__device__ inline float4 product_of(const float4& a, const float4& b) {
+  return {a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w};
+}
+
+// The sum of a value of each thread, in all threads.
+__device__ inline float block_sum(float x, float* reduce) {
+  x = warp_sum(x);
+  if (const uint32_t thread = thread_now(); thread % 32 == 0) reduce[thread / 32] = x;
+  __syncthreads();
+  float sum = 0;
+#pragma unroll
+  for (uint32_t i = 0; i < kWarps; i += 4) {
+    const float4 of_warps = *reinterpret_cast<const float4*>(reduce + i);
+    sum += (of_warps.x + of_warps.y) + (of_warps.z + of_warps.w);
+  }
+  return sum;
+}
 
 // The norm of the residual stream, to which what the product before left is added first, quantised into scratch.
+// `meanwhile` is done while words come.
+template <typename F>
 __device__ inline void prepare_normed(const Stage& s, uint32_t first_block, uint32_t end_block, const Scratch& scratch,
-                                      const Pass& pass, Patience& patience) {
-  constexpr uint32_t kHeld = 3, kHeldColumns = 4 * kThreads * kHeld;
-  const uint32_t cols = s.w.cols, tag = tag_of(s.in_layer, pass.layers_before);
-  const float* a = s.in.count > 0 ? s.in.data : nullptr;
-  const float* b = s.in.count > 1 ? s.in.data + s.in.stride : nullptr;
-  const auto column = [](uint32_t round, uint32_t i) { return round + 4 * (threadIdx.x + i * kThreads); };
-  float4 norm[kHeld];  // of the first round: asked for before anything is waited for
-  const auto load_norm = [&](uint32_t round) {
+                                      const Pass& pass, Patience& patience, F meanwhile) {
+  constexpr uint32_t kHeld = 3, kHeldColumns = kHeld * Columns::kStride;
+  const uint32_t cols = s.w.cols, last = 32 * kStepBlocks * s.w.steps;
+  const uint32_t tag = tag_of(s.in_layer, pass.layers_before);
+  float4 norm[kHeld];  // of the first columns: asked for before anything is waited for
+  const Columns first_columns(0, cols, last);
 #pragma unroll
-    for (uint32_t i = 0; i < kHeld; ++i) norm[i] = load4(s.norm + column(round, i), column(round, i) < cols);
-  };
-  load_norm(0);
-  const float* stream = pass.has_stream ? scratch.stream : s.stream;
+  for (uint32_t i = 0; i < kHeld; ++i)
+    norm[i] = load4_early(s.norm + first_columns.first + Columns::kStride * i, i < first_columns.there);
   float power = 0;
-  for (uint32_t round = 0; round < cols; round += kHeldColumns) {
-    float4 of_a[kHeld], of_b[kHeld];
-    wait_columns(a, b, round, cols, tag, patience, of_a, of_b);
+  for (uint32_t begin = 0; begin < cols; begin += kHeldColumns) {
+    const Columns columns(begin, cols, last);
+    TwoVectors<kHeld> parts;
+    parts.ask(s.in.data, s.in.stride, s.in.count, columns, tag);
+    if (begin == 0) meanwhile();
+    const float* stream = (pass.has_stream ? scratch.stream : s.stream) + columns.first;
+    float* next_stream = scratch.stream + columns.first;
+    parts.wait(s.in.data, s.in.stride, columns, tag, patience);
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
-      const uint32_t c = column(round, i);
-      if (c >= cols) continue;
-      const float4 before = *reinterpret_cast<const float4*>(stream + c);
-      const float4 x = sum_of(sum_of(before, of_a[i]), of_b[i]);
-      *reinterpret_cast<float4*>(scratch.stream + c) = x;  // read by this thread alone
+      if (i >= columns.there) continue;
+      float4 x = *reinterpret_cast<const float4*>(stream + Columns::kStride * i);
+      x = sum_of(sum_of(x, parts.a[i]), parts.b[i]);
+      *reinterpret_cast<float4*>(next_stream + Columns::kStride * i) = x;  // read by this thread, or when all have met
       power += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
     }
   }
-  const float inverse_size = __frsqrt_rn(block_sum(power, scratch.reduce) / static_cast<float>(cols) + s.epsilon);
-  // Each block leaves a part of the new residual stream for the next launch.
-  float* next_stream = s.next_stream;
-  const uint32_t keep_begin = pass.kept * blockIdx.x, keep_end = min(keep_begin + pass.kept, cols);
-  const uint32_t last = 32 * kStepBlocks * s.w.steps;
-  const uint32_t plain_columns = s.w.residual_values != nullptr ? cols : 0;
-  for (uint32_t round = 0; round < last; round += kHeldColumns) {
-    if (round > 0) load_norm(round);
+  const float inverse_size = __frsqrt_rn(fmaf(block_sum(power, scratch.reduce), s.one_over_cols, s.epsilon));
+  const bool plain = s.w.residual_values != nullptr;
+  for (uint32_t begin = 0; begin < last; begin += kHeldColumns) {
+    const Columns columns(begin, cols, last);
+    const Quantized quantized(scratch, plain, 32 * first_block, columns);
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
-      const uint32_t c = column(round, i);
-      if (c >= last) continue;  // of a whole warp
-      const float4 held = c < cols ? *reinterpret_cast<const float4*>(scratch.stream + c) : make_float4(0, 0, 0, 0);
-      const float4 w = norm[i];
-      if (next_stream != nullptr && c >= keep_begin && c < keep_end)
-        __stcg(reinterpret_cast<float4*>(next_stream + c), held);
-      const uint32_t of_warp = c - 4 * (threadIdx.x % 32);
-      if (of_warp >= 32 * end_block || of_warp + 128 <= 32 * first_block) continue;  // of another slice
-      quantize_columns(scratch, plain_columns, first_block, end_block, c,
-                       {held.x * inverse_size * w.x, held.y * inverse_size * w.y, held.z * inverse_size * w.z,
-                        held.w * inverse_size * w.w});
+      const uint32_t block = columns.first / 32 + Columns::kStride / 32 * i;  // a warp's are of one step
+      if (i >= columns.of_warp || block < first_block || block >= end_block) continue;
+      float4 x = make_float4(0, 0, 0, 0);
+      if (i < columns.there)
+        x = *reinterpret_cast<const float4*>(scratch.stream + columns.first + Columns::kStride * i);
+      const float4 w = begin == 0 ? norm[i] : load4(s.norm + columns.first + Columns::kStride * i, i < columns.there);
+      quantized.put(
+          i, {x.x * inverse_size * w.x, x.y * inverse_size * w.y, x.z * inverse_size * w.z, x.w * inverse_size * w.w},
+          i < columns.there);
     }
   }
 }
 
-// What stages left, their sum or gates times what they gate, quantised into scratch.
+// Each block leaves a part of the new residual stream for the next launch.
+__device__ inline void keep_stream(const Stage& s, const Scratch& scratch, const Pass& pass) {
+  const uint32_t begin = pass.kept * blockIdx.x, end = min(begin + pass.kept, s.w.cols);
+#pragma unroll 1
+  for (uint32_t c = begin + 4 * thread_now(); c < end; c += 4 * kThreads)
+    __stcg(reinterpret_cast<float4*>(s.next_stream + c), *reinterpret_cast<const float4*>(scratch.stream + c));
+}
+
+// What stages left, their sum or gates times what they gate, quantised into scratch. `meanwhile` is done while words
+// come.
+template <typename F>
 __device__ inline void prepare_others(const Stage& s, uint32_t first_block, uint32_t end_block, const Scratch& scratch,
-                                      const Pass& pass, Patience& patience) {
-  constexpr uint32_t kHeld = 5, kHeldColumns = 4 * kThreads * kHeld;
-  const bool swiglu = s.input == Input::kSwiglu;
-  const float* a = s.in.data;
-  const float* b = swiglu ? a + s.w.cols : s.in.count > 1 ? a + s.in.stride : nullptr;
-  const uint32_t cols = s.w.cols, last = 32 * end_block, end = min(last, cols);
-  const uint32_t plain_columns = s.w.residual_values != nullptr ? cols : 0;
-  for (uint32_t round = 32 * first_block; round < last; round += kHeldColumns) {
-    float4 of_a[kHeld], of_b[kHeld];
-    wait_columns(a, b, round, end, tag_of(s.in_layer, pass.layers_before), patience, of_a, of_b);
+                                      const Pass& pass, Patience& patience, F meanwhile) {
+  constexpr uint32_t kHeld = 5;
+  const bool swiglu = s.input == Input::kSwiglu, plain = s.w.residual_values != nullptr;
+  const float* from = s.in.data;
+  const uint32_t stride = swiglu ? s.w.cols : s.in.stride, count = swiglu ? 2 : s.in.count;
+  const uint32_t last = 32 * end_block, end = min(last, s.w.cols), tag = tag_of(s.in_layer, pass.layers_before);
+  for (uint32_t begin = 32 * first_block; begin < last; begin += kHeld * Columns::kStride) {
+    const Columns columns(begin, end, last);
+    TwoVectors<kHeld> parts;
+    parts.ask(from, stride, count, columns, tag);
+    if (begin == 32 * first_block) meanwhile();
+    const Quantized quantized(scratch, plain, 32 * first_block, columns);
+    parts.wait(from, stride, columns, tag, patience);
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
-      const uint32_t c = round + 4 * (threadIdx.x + i * kThreads);
-      if (c >= last) continue;  // of a whole warp
-      float4 x = sum_of(untagged(of_a[i]), untagged(of_b[i]));
-      if (swiglu) {
-        const float4 gate = of_a[i], up = of_b[i];
-        x = {gate.x * up.x, gate.y * up.y, gate.z * up.z, gate.w * up.w};
-      }
-      quantize_columns(scratch, plain_columns, first_block, end_block, c, x);
+      if (i >= columns.of_warp) continue;
+      const float4 a = parts.a[i], b = parts.b[i];
+      quantized.put(i, swiglu ? product_of(a, b) : sum_of(untagged(a), untagged(b)), i < columns.there);
     }
   }
 }
 
 // One step: acc[i] += row i of this lane's four times its block of activations q [32], times kSumFactor.
 template <typename Decoder>
-__device__ __forceinline__ void multiply_step(const Decoder& decoder, const uint8_t* step, const uint4* q,
-                                              uint32_t zero, const float2* steps, float (&acc)[4]) {
+__device__ __forceinline__ void multiply_step(const Decoder& decoder, uint32_t lane, const uint8_t* step,
+                                              const uint4* q, uint32_t zero, const float2* steps, float (&acc)[4]) {
   constexpr unsigned kBits = Decoder::kBits;
-  const uint32_t lane = threadIdx.x % 32;
   uint4 words[kBits];
 #pragma unroll
   for (unsigned k = 0; k < kBits; ++k) words[k] = reinterpret_cast<const uint4*>(step + 512 * k)[lane];
@@ -258,7 +317,7 @@ template <typename Decoder>
 __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Share& share, uint32_t warp,
                                                WeightStream& stream, const Scratch& scratch) {
   constexpr uint32_t kStep = step_bytes(Decoder::kBits);
-  const uint32_t lane = threadIdx.x % 32;
+  const uint32_t lane = thread_now() % 32;
   const uint32_t g = lane / 4, t = lane % 4;
   const Decoder decoder(w, scratch.one, 0);
   const uint32_t n = share.slice_steps();
@@ -276,7 +335,7 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
       const uint8_t* step = stream.front();
 #pragma unroll
       for (uint32_t i = 0; i < steps; ++i)
-        multiply_step(decoder, step + kStep * i, reinterpret_cast<const uint4*>(q + 32 * kStepBlocks * i),
+        multiply_step(decoder, lane, step + kStep * i, reinterpret_cast<const uint4*>(q + 32 * kStepBlocks * i),
                       zero[kStepBlocks * i], scratch.steps, acc);
       stream.pop();
       q += 32 * kStepBlocks * steps;
@@ -341,9 +400,9 @@ __device__ inline Best block_best(Best best, const Scratch& scratch) {
   }
   auto* all = reinterpret_cast<Best*>(scratch.sums);
   __syncthreads();
-  if (threadIdx.x % 32 == 0) all[threadIdx.x / 32] = best;
+  if (thread_now() % 32 == 0) all[thread_now() / 32] = best;
   __syncthreads();
-  if (threadIdx.x == 0)
+  if (thread_now() == 0)
     for (unsigned i = 1; i < kWarps; ++i)
       if (likelier(all[i], best)) best = all[i];
   return best;
@@ -353,26 +412,36 @@ __device__ inline Best block_best(Best best, const Scratch& scratch) {
 __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const Scratch& scratch, Pass& pass,
                                      Patience& patience) {
   const TrellisMatrix& w = s.w;
-  const uint32_t warp = share_of_warp(), lane = threadIdx.x % 32;
+  const uint32_t warp = share_of_warp(), lane = thread_now() % 32;
   Share share = share_of(s.deal, blockIdx.x, warp);
   share.slice_begin = uniform(share.slice_begin);
   share.slice_end = uniform(share.slice_end);
   share.begin = uniform(share.begin);
   share.end = uniform(share.end);
-  if (threadIdx.x < 256)
-    scratch.steps[threadIdx.x] = make_float2(w.block_steps[threadIdx.x % 16], w.block_steps[threadIdx.x / 16]);
-  // Of this thread's first row, asked for long before it is needed.
   const uint32_t rows_of_block = 16 * (share.panel_end - share.panel_begin);
-  const float first_row_scale =
-      load_early(w.row_scales + 16 * share.panel_begin + threadIdx.x, threadIdx.x < rows_of_block);
+  float first_row_scale = 0;
+  const auto while_words_come = [&] {
+    // Of this thread's first row, asked for long before it is needed.
+    const uint32_t thread = thread_now();
+    first_row_scale = load_early(w.row_scales + 16 * share.panel_begin + thread, thread < rows_of_block);
+    if (thread < 256) scratch.steps[thread] = make_float2(w.block_steps[thread % 16], w.block_steps[thread / 16]);
+  };
   const uint32_t first_block = kStepBlocks * share.slice_begin, end_block = kStepBlocks * share.slice_end;
-  if (s.input != Input::kNorm) {
-    prepare_others(s, first_block, end_block, scratch, pass, patience);
+  const bool normed = s.input == Input::kNorm;
+  if (!normed) {
+    prepare_others(s, first_block, end_block, scratch, pass, patience, while_words_come);
   } else if (!s.same_input || !pass.has_stream) {
-    prepare_normed(s, first_block, end_block, scratch, pass, patience);
-    if (threadIdx.x == 0) pass.has_stream = true;  // which all have read before they met to add up
+    prepare_normed(s, first_block, end_block, scratch, pass, patience, while_words_come);
+  } else {
+    while_words_come();
   }
-  if (uniform(__syncthreads_or(patience.exhausted()))) return true;
+  __syncthreads();
+  if (uniform(patience.exhausted())) return true;
+  if (normed) {
+    if (s.next_stream != nullptr) keep_stream(s, scratch, pass);
+    if (thread_now() == 0) pass.has_stream = true;  // as all know before they meet again
+  }
+
   if (share.end > share.begin) {
     with_rows(uniform(w.bits), uniform(w.differences),
               [&](auto decoder) { multiply_share<typename decltype(decoder)::type>(w, share, warp, stream, scratch); });
@@ -381,49 +450,48 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
   }
   __syncthreads();
   // A row's sum over the warps that had steps of its panel, in their order.
-  const uint32_t panels = share.panel_end - share.panel_begin;
+  const bool logits = s.best != nullptr;  // for the host
   Best best = {-INFINITY, 0x7fffffff};
   float* out = s.out + static_cast<uint64_t>(share.slice) * 16 * w.panels;
-  const uint32_t tag = tag_of(s.out_layer, pass.layers_before);
-  // With a residual to come, words are not yet what they shall be. Logits are for the host.
+  const uint32_t tag = tag_of(s.out_layer, pass.layers_before), gates = s.gates;
+  // With a residual to come, words are not yet what they shall be.
   const bool more_to_come = w.residual_values != nullptr;
   const uint32_t first_tag = more_to_come ? tag ^ 1 : tag;
-  const auto activated = [&](uint32_t row, float y) { return row < s.gates ? silu(y) : y; };
   const auto put = [&](uint32_t row, float y, uint32_t its_tag) {
-    if (s.best != nullptr) {
+    if (logits) {
       __stcg(out + row, y);
     } else {
-      store_tagged(out + row, y, its_tag);
+      store_tagged(out + row, its_tag == tag && row < gates ? silu(y) : y, its_tag);
     }
   };
-  for (uint32_t i = threadIdx.x; i < 16 * panels; i += kThreads) {
+  const uint32_t first_row = thread_now();
+  for (uint32_t i = first_row; i < rows_of_block; i += kThreads) {
     const Span span = scratch.spans[i / 16];
     float sum = scratch.sums[16 * span.slot + i % 16];
 #pragma unroll 1
     for (uint32_t v = span.second; v <= span.last; ++v) sum += scratch.sums[16 * v * scratch.sum_slots + i % 16];
     const uint32_t row = 16 * share.panel_begin + i;
-    const float y = sum * (1 / kSumFactor) * (i == threadIdx.x ? first_row_scale : __ldg(w.row_scales + row));
-    put(row, more_to_come ? y : activated(row, y), first_tag);
-    if (s.best != nullptr && row < w.rows && likelier({y, static_cast<int32_t>(row)}, best))
-      best = {y, static_cast<int32_t>(row)};
+    const float y = sum * (1 / kSumFactor) * (i == first_row ? first_row_scale : __ldg(w.row_scales + row));
+    put(row, y, first_tag);
+    if (logits && row < w.rows && likelier({y, static_cast<int32_t>(row)}, best)) best = {y, static_cast<int32_t>(row)};
   }
   if (more_to_come) {
     __syncthreads();
     best = {-INFINITY, 0x7fffffff};
-    for (uint32_t i = warp; i < 16 * panels; i += kWarps) {
+    for (uint32_t i = warp; i < rows_of_block; i += kWarps) {
       const uint32_t row = 16 * share.panel_begin + i;
       const float more = row < w.rows ? residual_row(w, row, scratch.x) : 0.0f;
       if (lane == 0) {
         const float y = __ldcg(out + row) + more;
-        put(row, activated(row, y), tag);
+        put(row, y, tag);
         if (row < w.rows && likelier({y, static_cast<int32_t>(row)}, best)) best = {y, static_cast<int32_t>(row)};
       }
     }
     __syncthreads();  // the next stage writes scratch.x before it meets
   }
-  if (s.best != nullptr) {
+  if (logits) {
     best = block_best(best, scratch);
-    if (threadIdx.x == 0) {
+    if (thread_now() == 0) {
       __stcg(&s.best[blockIdx.x].logit, best.logit);
       __stcg(&s.best[blockIdx.x].token, best.token);
     }

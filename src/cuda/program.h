@@ -93,6 +93,7 @@ struct Stage {
   const float* stream;  // kNorm: the residual stream before `in` is added [cols], as an earlier launch left it
   float* next_stream;   // kNorm: and after; kEmbed: the row that was looked up
   const float* norm;    // kNorm [cols]
+  float one_over_cols;  // kNorm
   float epsilon;        // kNorm, kAttend with norms
   float* out;           // kProduct: [splits][16 panels]; kAttend: [heads * head_dim]
   uint32_t gates;       // kProduct: rows whose results are activated, by silu(), before they are left

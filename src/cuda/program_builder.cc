@@ -33,6 +33,7 @@ Stage product(Input input, const TrellisMatrix& w, uint32_t splits, uint32_t blo
   s.w = w;
   s.deal = {splits, blocks / splits, cut(w.steps, splits), cut(w.panels, blocks / splits)};
   s.in = in;
+  s.one_over_cols = 1 / static_cast<float>(w.cols);
   s.out = out;
   return s;
 }
