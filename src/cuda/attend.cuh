@@ -15,9 +15,10 @@ struct LaneDims {
   // f(k, i) for element k, which is dimension i.
   template <typename F>
   static __device__ __forceinline__ void for_each(uint32_t head_dim, F f) {
+    const uint32_t lane = thread_now() % 32;
 #pragma unroll
     for (unsigned k = 0; k < kCount; ++k)
-      if (const uint32_t i = thread_now() % 32 + 32 * k; i < head_dim) f(k, i);
+      if (const uint32_t i = lane + 32 * k; i < head_dim) f(k, i);
   }
   // All are read before one is used: they may take a while.
   template <typename F>
@@ -123,7 +124,7 @@ template <unsigned kBlockWarps>
 __device__ __forceinline__ void take_heads(const Stage& s, const float* raw, const float* angles, uint32_t heads,
                                            bool owner, uint64_t vector, QueryTile& queries, float* fresh, float* scales,
                                            float* own_share) {
-  const uint32_t warp = thread_now() / 32, lane = thread_now() % 32, d = s.head_dim;
+  const uint32_t thread = thread_now(), warp = thread / 32, lane = thread % 32, d = s.head_dim;
   const float *key = raw + heads * kMaxHeadDim, *value = key + kMaxHeadDim;
   if (s.query_norm != nullptr) {
 #pragma unroll 1
@@ -135,20 +136,30 @@ __device__ __forceinline__ void take_heads(const Stage& s, const float* raw, con
   }
   const float factor = score_factor(s);
 #pragma unroll 1
-  for (uint32_t k = thread_now(); k < kHeadGroup * kMaxHeadDim; k += 32 * kBlockWarps) {
+  for (uint32_t k = thread; k < kHeadGroup * kMaxHeadDim; k += 32 * kBlockWarps) {
     const uint32_t h = k / kMaxHeadDim, i = k % kMaxHeadDim;
     const float x = h < heads && i < d
                         ? factor * turned_element(s, angles, raw + h * kMaxHeadDim, i, s.query_norm, scales[h])
                         : 0.0f;
     queries.put(h, i, x);
   }
-  // The new key and value, by a warp each.
-  if (owner && warp >= kBlockWarps - 2) {
+  // Each chunk of query heads writes the same bytes.
+  if (owner && !s.int8_cache) {
+#pragma unroll 1
+    for (uint32_t k = thread; k < 2 * kMaxHeadDim; k += 32 * kBlockWarps) {
+      const bool is_key = k < kMaxHeadDim;
+      const uint32_t i = k % kMaxHeadDim;
+      if (i >= d) continue;
+      const __half rounded =
+          __float2half_rn(is_key ? turned_element(s, angles, key, i, s.key_norm, scales[kHeadGroup]) : value[i]);
+      static_cast<__half*>(is_key ? s.keys : s.values)[vector * d + i] = rounded;
+      (is_key ? fresh : fresh + d)[i] = __half2float(rounded);
+    }
+  } else if (owner && warp >= kBlockWarps - 2) {  // by a warp each
     const bool is_key = warp == kBlockWarps - 2;
     LaneDims v = LaneDims::of(d, [&](uint32_t i) {
       return is_key ? turned_element(s, angles, key, i, s.key_norm, scales[kHeadGroup]) : value[i];
     });
-    // Each chunk of query heads writes the same bytes.
     store_vector(s, is_key ? s.keys : s.values, is_key ? s.key_scales : s.value_scales, vector, v);
     LaneDims::for_each(d, [&](unsigned k, uint32_t i) { (is_key ? fresh : fresh + d)[i] = v.x[k]; });
   }

@@ -11,7 +11,7 @@ namespace upg::cuda {
 
 /// Where the sums of a panel are: a slot of the first warp that had steps of it, then the first slots of those from
 /// `second` to `last`.
-struct Span {
+struct alignas(16) Span {
   uint32_t slot, second, last;
 };
 
@@ -135,16 +135,25 @@ __device__ inline uint32_t zero_of(float scale) {
   return __float_as_uint(scale) + static_cast<uint32_t>(kFloatZero) - ((127u + kSumShift) << 23);
 }
 
+__device__ __forceinline__ float largest_of(const float4& x) {
+  return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+}
+
 // The step of a block of 32 activations, as in kernels::QuantizeArgs, and its inverse; both 0 for zeros.
 struct Step32 {
   float scale, inverse;
 };
-__device__ inline Step32 step_of(float largest) {
-  // The least power of two that is not below largest / 127, whose fraction is 0x7e0000 and whose exponent is 6.
-  const uint32_t bits = ((__float_as_uint(largest) + (0x7fffffu - 0x7e0000u)) & 0x7f800000u) - (6u << 23);
-  const bool zero = !(largest >= 0x1p-100f);
-  return {zero ? 0.0f : __uint_as_float(bits), zero ? 0.0f : __uint_as_float(0x7f000000u - bits)};
+// The least power of two that is not below largest / 127, whose fraction is 0x7e0000 and whose exponent is 6, is 2^-6
+// times that of which this has the exponent; the lower 16 bits do not matter.
+__device__ __forceinline__ uint32_t exponent_of(float largest) {
+  return __float_as_uint(largest) + (0x7fffffu - 0x7e0000u);
 }
+__device__ __forceinline__ Step32 step_of_exponent(uint32_t exponent) {
+  const uint32_t bits = exponent & 0x7f800000u;
+  const bool zero = bits < 27u << 23;  // below 2^-100
+  return {zero ? 0.0f : __uint_as_float(bits - (6u << 23)), zero ? 0.0f : __uint_as_float((260u << 23) - bits)};
+}
+__device__ inline Step32 step_of(float largest) { return step_of_exponent(exponent_of(largest)); }
 
 // Where a thread's columns of a slice go, quantised.
 struct Quantized {
@@ -161,22 +170,34 @@ struct Quantized {
         order(columns.first % 8 == 0 ? 0x5140 : 0x3726),
         begins(columns.first % 32 == 0) {}
 
-  // Columns kStride times i after the first, as in kernels::QuantizeArgs: eight lanes have a block of 32, and all lanes
-  // of a warp come here together.
-  __device__ __forceinline__ void put(uint32_t i, const float4& x, bool there) const {
-    float largest = fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+  // Four columns, kStride times i after the first, and four kStride later, as in kernels::QuantizeArgs: eight lanes
+  // have a block of 32, and all lanes of a warp come here together. Of the warp's, some may not be there at all, and of
+  // this lane's some are not kept as they were.
+  __device__ __forceinline__ void put(uint32_t i, const float4 (&x)[2], const bool (&of_warp)[2],
+                                      uint32_t there) const {
+    const uint32_t first = exponent_of(largest_of(x[0])), second = exponent_of(largest_of(x[1]));
+    uint32_t both = lookup(first, second, 0x7632);
 #pragma unroll
-    for (int d = 4; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-    const Step32 step = step_of(largest);
-    // Rounded in the float's lowest byte. A lane's columns are every other byte of eight, the next lane's the others:
-    // they exchange, so that each has four bytes that lie together.
-    const auto rounded = [&](float value) { return __float_as_uint(fmaf(value, step.inverse, kFloatZeroValue)); };
-    const uint32_t mine =
-        lookup(lookup(rounded(x.x), rounded(x.y), 0x0040), lookup(rounded(x.z), rounded(x.w), 0x0040), 0x5410);
-    const uint32_t other = __shfl_xor_sync(0xffffffffu, mine, 1);
-    *reinterpret_cast<uint32_t*>(q + Columns::kStride * i) = lookup(mine, other, order);
-    if (begins) zero[Columns::kStride / 32 * i] = zero_of(step.scale);
-    if (plain != nullptr && there) *reinterpret_cast<float4*>(plain + Columns::kStride * i) = x;
+    for (int d = 4; d > 0; d /= 2) both = __vmaxu2(both, __shfl_xor_sync(0xffffffffu, both, d));
+    const Step32 steps[2] = {step_of_exponent(both << 16), step_of_exponent(both)};
+    uint32_t mine[2], other[2];
+#pragma unroll
+    for (uint32_t k = 0; k < 2; ++k) {
+      // Rounded in the float's lowest byte. A lane's columns are every other byte of eight, the next lane's the others:
+      // they exchange, so that each has four bytes that lie together.
+      const auto rounded = [&](float value) { return __float_as_uint(fmaf(value, steps[k].inverse, kFloatZeroValue)); };
+      mine[k] = lookup(lookup(rounded(x[k].x), rounded(x[k].y), 0x0040),
+                       lookup(rounded(x[k].z), rounded(x[k].w), 0x0040), 0x5410);
+    }
+#pragma unroll
+    for (uint32_t k = 0; k < 2; ++k) other[k] = __shfl_xor_sync(0xffffffffu, mine[k], 1);
+#pragma unroll
+    for (uint32_t k = 0; k < 2; ++k) {
+      if (!of_warp[k]) continue;
+      *reinterpret_cast<uint32_t*>(q + Columns::kStride * (i + k)) = lookup(mine[k], other[k], order);
+      if (begins) zero[Columns::kStride / 32 * (i + k)] = zero_of(steps[k].scale);
+      if (plain != nullptr && i + k < there) *reinterpret_cast<float4*>(plain + Columns::kStride * (i + k)) = x[k];
+    }
   }
 };
 
@@ -237,18 +258,22 @@ __device__ inline void prepare_normed(const Stage& s, uint32_t first_block, uint
   for (uint32_t begin = 0; begin < last; begin += kHeldColumns) {
     const Columns columns(begin, cols, last);
     const Quantized quantized(scratch, plain, 32 * first_block, columns);
+    const auto of_warp = [&](uint32_t i) {  // whose columns are of one step
+      const uint32_t block = columns.first / 32 + Columns::kStride / 32 * i;
+      return i < kHeld && i < columns.of_warp && block >= first_block && block < end_block;
+    };
+    const auto normed = [&](uint32_t i) {
+      if (i >= kHeld || i >= columns.there) return make_float4(0, 0, 0, 0);
+      const uint32_t c = columns.first + Columns::kStride * i;
+      const float4 x = *reinterpret_cast<const float4*>(scratch.stream + c);
+      const float4 w = begin == 0 ? norm[i] : load4(s.norm + c, true);
+      return make_float4(x.x * inverse_size * w.x, x.y * inverse_size * w.y, x.z * inverse_size * w.z,
+                         x.w * inverse_size * w.w);
+    };
 #pragma unroll
-    for (uint32_t i = 0; i < kHeld; ++i) {
-      const uint32_t block = columns.first / 32 + Columns::kStride / 32 * i;  // a warp's are of one step
-      if (i >= columns.of_warp || block < first_block || block >= end_block) continue;
-      float4 x = make_float4(0, 0, 0, 0);
-      if (i < columns.there)
-        x = *reinterpret_cast<const float4*>(scratch.stream + columns.first + Columns::kStride * i);
-      const float4 w = begin == 0 ? norm[i] : load4(s.norm + columns.first + Columns::kStride * i, i < columns.there);
-      quantized.put(
-          i, {x.x * inverse_size * w.x, x.y * inverse_size * w.y, x.z * inverse_size * w.z, x.w * inverse_size * w.w},
-          i < columns.there);
-    }
+    for (uint32_t i = 0; i < kHeld; i += 2)
+      if (of_warp(i) || of_warp(i + 1))
+        quantized.put(i, {normed(i), normed(i + 1)}, {of_warp(i), of_warp(i + 1)}, columns.there);
   }
 }
 
@@ -277,12 +302,15 @@ __device__ inline void prepare_others(const Stage& s, uint32_t first_block, uint
     if (begin == 32 * first_block) meanwhile();
     const Quantized quantized(scratch, plain, 32 * first_block, columns);
     parts.wait(from, stride, columns, tag, patience);
-#pragma unroll
-    for (uint32_t i = 0; i < kHeld; ++i) {
-      if (i >= columns.of_warp) continue;
+    const auto of_warp = [&](uint32_t i) { return i < kHeld && i < columns.of_warp; };
+    const auto at = [&](uint32_t i) {
+      if (i >= kHeld) return make_float4(0, 0, 0, 0);
       const float4 a = parts.a[i], b = parts.b[i];
-      quantized.put(i, swiglu ? product_of(a, b) : sum_of(untagged(a), untagged(b)), i < columns.there);
-    }
+      return swiglu ? product_of(a, b) : sum_of(untagged(a), untagged(b));
+    };
+#pragma unroll
+    for (uint32_t i = 0; i < kHeld; i += 2)
+      if (of_warp(i)) quantized.put(i, {at(i), at(i + 1)}, {true, of_warp(i + 1)}, columns.there);
   }
 }
 
@@ -469,7 +497,14 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
     const Span span = scratch.spans[i / 16];
     float sum = scratch.sums[16 * span.slot + i % 16];
 #pragma unroll 1
-    for (uint32_t v = span.second; v <= span.last; ++v) sum += scratch.sums[16 * v * scratch.sum_slots + i % 16];
+    for (uint32_t v = span.second; v <= span.last; v += 4) {
+      float of_warps[4];
+#pragma unroll
+      for (uint32_t k = 0; k < 4; ++k)
+        of_warps[k] = v + k <= span.last ? scratch.sums[16 * (v + k) * scratch.sum_slots + i % 16] : 0.0f;
+#pragma unroll
+      for (const float x : of_warps) sum += x;
+    }
     const uint32_t row = 16 * share.panel_begin + i;
     const float y = sum * (1 / kSumFactor) * (i == first_row ? first_row_scale : __ldg(w.row_scales + row));
     put(row, y, first_tag);
