@@ -234,25 +234,27 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, A
     const uint32_t d = s.head_dim, stride = d + 2, room = most_heads();
     const uint32_t n_shares = shares_of_warps(kWarps, room) + item.owner;
     const auto share = [&](uint32_t k, uint32_t h, uint32_t e) { return shares[(k * room + h) * stride + e]; };
-    weigh_shares(n_shares, item.heads, share, weights);
-    const auto for_elements = [&](uint32_t n, auto f) {  // f(h, i) for i < n of each head
+    const auto for_elements = [&](auto f) {  // f(h, i) for dimension i of each head
 #pragma unroll 1
-      for (uint32_t k = thread_now(); k < item.heads * (kMaxHeadDim + 2); k += kThreads) {
-        const uint32_t h = k / (kMaxHeadDim + 2), i = k % (kMaxHeadDim + 2);
-        if (i < n) f(h, i);
-      }
+      for (uint32_t k = thread_now(); k < item.heads * kMaxHeadDim; k += kThreads)
+        if (const uint32_t i = k % kMaxHeadDim; i < d) f(k / kMaxHeadDim, i);
     };
     float* out = s.out + item.first_head * d;
     const uint32_t splits = shape.splits;
     if (splits == 1) {
-      for_elements(d, [&](uint32_t h, uint32_t i) {
-        const float x = merged(n_shares, h, i, share, weights);
-        store_tagged(out + h * d + i, x, out_tag());
+      for_elements([&](uint32_t h, uint32_t i) {
+        const Merged m = merge_shares(n_shares, h, i, share);
+        store_tagged(out + h * d + i, m.value / m.total, out_tag());
       });
     } else {
       float* partial = s.partial + static_cast<uint64_t>(item.index) * kHeadGroup * stride;
-      for_elements(stride, [&](uint32_t h, uint32_t e) {
-        __stcg(partial + h * stride + e, merged_element(n_shares, h, e, share, weights));
+      for_elements([&](uint32_t h, uint32_t i) {
+        const Merged m = merge_shares(n_shares, h, i, share);
+        __stcg(partial + h * stride + 2 + i, m.value);
+        if (i == 0) {
+          __stcg(partial + h * stride, m.top);
+          __stcg(partial + h * stride + 1, m.total);
+        }
       });
       // The last block of a unit puts the shares together, in their order whoever is last.
       __syncthreads();
@@ -268,7 +270,7 @@ __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, A
           return __ldcg(all + (static_cast<uint64_t>(k) * kHeadGroup + h) * stride + e);
         };
         weigh_shares(splits, item.heads, part, weights);
-        for_elements(d, [&](uint32_t h, uint32_t i) {
+        for_elements([&](uint32_t h, uint32_t i) {
           const float x = merged(splits, h, i, part, weights);
           store_tagged(out + h * d + i, x, out_tag());
         });

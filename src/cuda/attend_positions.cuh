@@ -353,10 +353,22 @@ template <typename Share>
 __device__ inline float merged(uint32_t n, uint32_t h, uint32_t i, Share share, const float* weights) {
   return merged_value(n, h, i, share, weights) / weights[(n + 1) * kHeadGroup + h];
 }
-// Element e of a head of the one share that n are together.
+// Dimension i of head h of the one share that n are together; few enough for each thread to weigh them itself.
+struct Merged {
+  float top, total, value;
+};
 template <typename Share>
-__device__ inline float merged_element(uint32_t n, uint32_t h, uint32_t e, Share share, const float* weights) {
-  return e < 2 ? weights[(n + e) * kHeadGroup + h] : merged_value(n, h, e - 2, share, weights);
+__device__ inline Merged merge_shares(uint32_t n, uint32_t h, uint32_t i, Share share) {
+  Merged m = {-INFINITY, 0, 0};
+#pragma unroll 4
+  for (uint32_t k = 0; k < n; ++k) m.top = fmaxf(m.top, share(k, h, 0));
+#pragma unroll 4
+  for (uint32_t k = 0; k < n; ++k) {
+    const float weight = m.top == -INFINITY ? 0.0f : power_of_two(share(k, h, 0) - m.top);
+    m.total = fmaf(weight, share(k, h, 1), m.total);
+    m.value = fmaf(weight, share(k, h, 2 + i), m.value);
+  }
+  return m;
 }
 
 }  // namespace upg::cuda

@@ -36,7 +36,6 @@ __global__ void __launch_bounds__(kSingleThreads, kResidentBlocks)
                   SingleShape shape, float* partial, float* x) {
   __shared__ __align__(16) QueryTile queries;
   __shared__ __align__(16) float shares[(kShares + 1) * kHeadGroup * (kMaxHeadDim + 2)];
-  __shared__ float weights[weights_floats(kShares + 1)];
   __shared__ float fresh[2 * kMaxHeadDim], angles[kMaxHeadDim], scales[kHeadGroup + 1];
   float* raw = shares;  // before there are any
   static_assert((kHeadGroup + 2) * kMaxHeadDim <= kShares * kHeadGroup * (kMaxHeadDim + 2));
@@ -86,18 +85,21 @@ __global__ void __launch_bounds__(kSingleThreads, kResidentBlocks)
   attend_positions<Cache, kSingleWarps>(positions, from, cached, d, kHeadGroup, loaded, queries, shares);
   const uint32_t n_shares = kShares + owner;
   const auto share = [&](uint32_t k, uint32_t h, uint32_t e) { return shares[(k * kHeadGroup + h) * stride + e]; };
-  weigh_shares(n_shares, heads, share, weights);
-  if (shape.splits > 1) {
-    float* mine =
-        partial + ((static_cast<uint64_t>(token) * gridDim.x + unit) * shape.splits + split) * kHeadGroup * stride;
-    for (uint32_t i = threadIdx.x; i < heads * stride; i += kSingleThreads)
-      mine[i] = merged_element(n_shares, i / stride, i % stride, share, weights);
-    return;
-  }
+  float* mine =
+      partial + ((static_cast<uint64_t>(token) * gridDim.x + unit) * shape.splits + split) * kHeadGroup * stride;
   float* of_token = x + (static_cast<uint64_t>(token) * s.heads + first_head) * d;
-  for (uint32_t i = threadIdx.x; i < heads * d; i += kSingleThreads) {
-    const uint32_t h = i / d;
-    of_token[i] = merged(n_shares, h, i - h * d, share, weights);
+  for (uint32_t k = threadIdx.x; k < heads * d; k += kSingleThreads) {
+    const uint32_t h = k / d, i = k - h * d;
+    const Merged m = merge_shares(n_shares, h, i, share);
+    if (shape.splits == 1) {
+      of_token[k] = m.value / m.total;
+      continue;
+    }
+    mine[h * stride + 2 + i] = m.value;
+    if (i == 0) {
+      mine[h * stride] = m.top;
+      mine[h * stride + 1] = m.total;
+    }
   }
 }
 

@@ -118,8 +118,6 @@ __global__ void __launch_bounds__(kThreads, 1)
     reinterpret_cast<uint32_t*>(&attend)[threadIdx.x] =
         __ldcg(reinterpret_cast<const uint32_t*>(&m.state->attend) + threadIdx.x);
   __shared__ Pass pass;
-  __shared__ uint32_t stage_of_warp[kWarps];  // here for the reason that Pass is
-  const auto stage_of_mine = [&]() -> volatile uint32_t& { return stage_of_warp[thread_now() / 32]; };
   if (threadIdx.x == 0)
     pass = {__ldcg(&m.state->position),
             __ldcg(&m.state->layers_before),
@@ -127,7 +125,6 @@ __global__ void __launch_bounds__(kThreads, 1)
             0,
             false,
             false};
-  if (threadIdx.x < kWarps) stage_of_warp[threadIdx.x] = begin;
   Patience patience(m.state, &pass.gave_up);
   __shared__ AttendItem item;
   __syncthreads();
@@ -135,34 +132,26 @@ __global__ void __launch_bounds__(kThreads, 1)
     item = attend_item(attend, blockIdx.x, pass.position);
   __syncthreads();
 #pragma unroll 1
-  for (;;) {
-    const uint32_t i = uniform(stage_of_mine());
-    if (i >= end) break;
+  for (uint32_t i = begin; i < end; ++i) {
     const Stage& s = stages[i % kStagesAtHand];
     fetch_stage(i + 3);
     if (i + 1 < end) fetch_ahead(stages[(i + 1) % kStagesAtHand], attend, item, pass.position);
-    switch (static_cast<Op>(uniform(static_cast<uint32_t>(s.op)))) {
-      case Op::kEmbed:
-        embed_row(s.w, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads,
-                  s.next_stream);
-        break;
-      case Op::kProduct:
-        if (product_stage(s, stream, scratch, pass, patience)) return;
-        break;
-      case Op::kAttend:
-        attend_stage(s, attend, item, scratch, pass, patience);
-        break;
-      case Op::kSelect:
-        select_stage(s, m.state);
-        break;
+    // Not a switch, which would look its way up in a table.
+    const Op op = static_cast<Op>(uniform(static_cast<uint32_t>(s.op)));
+    if (op == Op::kProduct) {
+      if (product_stage(s, stream, scratch, pass, patience)) return;
+    } else if (op == Op::kAttend) {
+      attend_stage(s, attend, item, scratch, pass, patience);
+    } else if (op == Op::kEmbed) {
+      embed_row(s.w, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads,
+                s.next_stream);
+    } else {
+      select_stage(s, m.state);
     }
     words_are_there();
     // What has tags needs no waiting for all; and products meet inside, so that the block need not meet after them.
     const bool ends = s.op == Op::kEmbed || s.best != nullptr;
-    const uint32_t next = uniform(stage_of_mine()) + 1;
-    __syncwarp();
-    if (thread_now() % 32 == 0) stage_of_mine() = next;
-    if (next < end && ends) wait_for_all(m.state, pass, patience);
+    if (i + 1 < end && ends) wait_for_all(m.state, pass, patience);
     if (s.op != Op::kProduct || ends) {
       __syncthreads();
       if (uniform(patience.exhausted())) return;

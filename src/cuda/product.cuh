@@ -287,10 +287,9 @@ __device__ inline void keep_stream(const Stage& s, const Scratch& scratch, const
 
 // What stages left, their sum or gates times what they gate, quantised into scratch. `meanwhile` is done while words
 // come.
-template <typename F>
+template <uint32_t kHeld, typename F>
 __device__ inline void prepare_others(const Stage& s, uint32_t first_block, uint32_t end_block, const Scratch& scratch,
                                       const Pass& pass, Patience& patience, F meanwhile) {
-  constexpr uint32_t kHeld = 5;
   const bool swiglu = s.input == Input::kSwiglu, plain = s.w.residual_values != nullptr;
   const float* from = s.in.data;
   const uint32_t stride = swiglu ? s.w.cols : s.in.stride, count = swiglu ? 2 : s.in.count;
@@ -457,7 +456,11 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
   const uint32_t first_block = kStepBlocks * share.slice_begin, end_block = kStepBlocks * share.slice_end;
   const bool normed = s.input == Input::kNorm;
   if (!normed) {
-    prepare_others(s, first_block, end_block, scratch, pass, patience, while_words_come);
+    if (32 * (end_block - first_block) <= 2 * Columns::kStride) {
+      prepare_others<2>(s, first_block, end_block, scratch, pass, patience, while_words_come);
+    } else {
+      prepare_others<5>(s, first_block, end_block, scratch, pass, patience, while_words_come);
+    }
   } else if (!s.same_input || !pass.has_stream) {
     prepare_normed(s, first_block, end_block, scratch, pass, patience, while_words_come);
   } else {

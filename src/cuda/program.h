@@ -55,6 +55,7 @@ struct Cut {
   UPG_HOST_DEVICE uint32_t begin(uint32_t part) const { return part * each + (part < larger ? part : larger); }
 };
 
+constexpr unsigned kMostSlices = 2;  // of a product for one token
 /// How a product is dealt out: its steps, which are columns, to slices, and each slice's panels to its blocks.
 struct Deal {
   uint32_t slices, blocks_of_slice;

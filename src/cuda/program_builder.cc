@@ -7,8 +7,6 @@
 namespace upg::cuda {
 namespace {
 
-constexpr uint32_t kMostSplits = 2;  // product.cuh adds up so many
-
 uint32_t up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
 // Panels and steps of the block with most of them.
@@ -48,7 +46,7 @@ void list_readings(Program& p) {
 uint32_t choose_splits(const std::vector<const TrellisMatrix*>& of_layers, uint32_t blocks) {
   uint32_t best = 1;
   double least = 1e300;
-  for (uint32_t splits = 1; splits <= kMostSplits; ++splits) {
+  for (uint32_t splits = 1; splits <= kMostSlices; ++splits) {
     double load = 0;
     for (const TrellisMatrix* w : of_layers) {
       if (splits > 1 && (w->residual_values != nullptr || splits > w->steps || blocks % splits != 0))
