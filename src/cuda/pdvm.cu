@@ -134,15 +134,19 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
   for (uint32_t i = begin; i < end; ++i) {
     const Stage& s = stages[i % kStagesAtHand];
-    fetch_stage(i + 3);
-    if (i + 1 < end) fetch_ahead(stages[(i + 1) % kStagesAtHand], attend, item, pass.position);
+    const auto ahead = [&] {
+      fetch_stage(i + 3);
+      if (i + 1 < end) fetch_ahead(stages[(i + 1) % kStagesAtHand], attend, item, pass.position);
+    };
     // Not a switch, which would look its way up in a table.
     const Op op = static_cast<Op>(uniform(static_cast<uint32_t>(s.op)));
     if (op == Op::kProduct) {
-      if (product_stage(s, stream, scratch, pass, patience)) return;
+      if (product_stage(s, stream, scratch, pass, patience, ahead)) return;
     } else if (op == Op::kAttend) {
+      ahead();
       attend_stage(s, attend, item, scratch, pass, patience);
     } else if (op == Op::kEmbed) {
+      ahead();
       embed_row(s.w, __ldcg(&m.state->token), threadIdx.x * gridDim.x + blockIdx.x, gridDim.x * kThreads,
                 s.next_stream);
     } else {

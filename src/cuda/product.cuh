@@ -95,32 +95,40 @@ struct TwoVectors {
     // 0 with the tag, where there is nothing to wait for.
     const float zero = __uint_as_float(tag);
     const uint32_t of_a = count > 0 ? columns.there : 0, of_b = count > 1 ? columns.there : 0;
-    const float* at = from + columns.first;
+    const float *at_a = first_of(from, columns), *at_b = first_of(from + stride, columns);
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
       a[i] = make_float4(zero, zero, zero, zero);
-      if (i < of_a) a[i] = load_tagged(at + Columns::kStride * i);
+      if (i < of_a) a[i] = load_tagged(at_a + Columns::kStride * i);
     }
-    at += stride;
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
       b[i] = make_float4(zero, zero, zero, zero);
-      if (i < of_b) b[i] = load_tagged(at + Columns::kStride * i);
+      if (i < of_b) b[i] = load_tagged(at_b + Columns::kStride * i);
     }
   }
   // Asks again only for what is late: what is asked for takes memory's time from blocks that still multiply.
   __device__ __forceinline__ void wait(const float* from, uint32_t stride, const Columns& columns, uint32_t tag,
                                        Patience& patience) {
-    const float *of_a = from + columns.first, *of_b = of_a + stride;
+    const float *at_a = first_of(from, columns), *at_b = first_of(from + stride, columns);
     patience.renew();
     uint32_t late = 0;
+#pragma unroll 1
     do {
       late = 0;
 #pragma unroll
-      for (uint32_t i = 0; i < kHeld; ++i) late |= ask_again(a[i], of_a + Columns::kStride * i, tag);
+      for (uint32_t i = 0; i < kHeld; ++i) late |= ask_again(a[i], at_a + Columns::kStride * i, tag);
 #pragma unroll
-      for (uint32_t i = 0; i < kHeld; ++i) late |= ask_again(b[i], of_b + Columns::kStride * i, tag);
+      for (uint32_t i = 0; i < kHeld; ++i) late |= ask_again(b[i], at_b + Columns::kStride * i, tag);
     } while (late != 0 && patience.more());
+  }
+
+ private:
+  // Worked out once: the rest of each address is a constant of its instruction.
+  static __device__ __forceinline__ const float* first_of(const float* from, const Columns& columns) {
+    const float* first = from + columns.first;
+    asm("" : "+l"(first));
+    return first;
   }
 };
 
@@ -435,16 +443,13 @@ __device__ inline Best block_best(Best best, const Scratch& scratch) {
   return best;
 }
 
-// Returns true in all threads if one has waited too long.
+// Returns true in all threads if one has waited too long. `meanwhile` is done while words come.
+template <typename F>
 __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const Scratch& scratch, Pass& pass,
-                                     Patience& patience) {
+                                     Patience& patience, F meanwhile) {
   const TrellisMatrix& w = s.w;
   const uint32_t warp = share_of_warp(), lane = thread_now() % 32;
   Share share = share_of(s.deal, blockIdx.x, warp);
-  share.slice_begin = uniform(share.slice_begin);
-  share.slice_end = uniform(share.slice_end);
-  share.begin = uniform(share.begin);
-  share.end = uniform(share.end);
   const uint32_t rows_of_block = 16 * (share.panel_end - share.panel_begin);
   float first_row_scale = 0;
   const auto while_words_come = [&] {
@@ -452,6 +457,7 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
     const uint32_t thread = thread_now();
     first_row_scale = load_early(w.row_scales + 16 * share.panel_begin + thread, thread < rows_of_block);
     if (thread < 256) scratch.steps[thread] = make_float2(w.block_steps[thread % 16], w.block_steps[thread / 16]);
+    meanwhile();
   };
   const uint32_t first_block = kStepBlocks * share.slice_begin, end_block = kStepBlocks * share.slice_end;
   const bool normed = s.input == Input::kNorm;
@@ -468,6 +474,10 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
   }
   __syncthreads();
   if (uniform(patience.exhausted())) return true;
+  share.slice_begin = uniform(share.slice_begin);
+  share.slice_end = uniform(share.slice_end);
+  share.begin = uniform(share.begin);
+  share.end = uniform(share.end);
   if (normed) {
     if (s.next_stream != nullptr) keep_stream(s, scratch, pass);
     if (thread_now() == 0) pass.has_stream = true;  // as all know before they meet again

@@ -24,11 +24,14 @@ __device__ inline Share share_of(const Deal& deal, uint32_t block, uint32_t warp
   Share s{};
   s.slice = block >= deal.blocks_of_slice ? 1 : 0;
   block -= s.slice * deal.blocks_of_slice;
-  if (s.slice >= deal.slices || block >= deal.blocks_of_slice) return s;
   s.slice_begin = deal.steps.begin(s.slice);
   s.slice_end = deal.steps.begin(s.slice + 1);
   s.panel_begin = deal.panels.begin(block);
   s.panel_end = deal.panels.begin(block + 1);
+  if (s.slice >= deal.slices || block >= deal.blocks_of_slice) {  // a block without work
+    s.slice_end = s.slice_begin;
+    s.panel_end = s.panel_begin;
+  }
   const uint32_t total = (s.panel_end - s.panel_begin) * s.slice_steps();
   s.begin = total * warp / kWarps;
   s.end = total * (warp + 1) / kWarps;

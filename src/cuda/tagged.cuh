@@ -83,6 +83,7 @@ class Patience {
 __device__ inline float4 wait_tagged(const float* from, uint32_t tag, Patience& patience) {
   patience.renew();
   float4 x = load_tagged(from);
+#pragma unroll 1
   while (ask_again(x, from, tag) != 0 && patience.more()) {
   }
   return untagged(x);
