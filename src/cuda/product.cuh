@@ -178,19 +178,15 @@ struct Quantized {
         order(columns.first % 8 == 0 ? 0x5140 : 0x3726),
         begins(columns.first % 32 == 0) {}
 
-  // Four columns, kStride times i after the first, and four kStride later, as in kernels::QuantizeArgs: eight lanes
-  // have a block of 32, and all lanes of a warp come here together. Of the warp's, some may not be there at all, and of
-  // this lane's some are not kept as they were.
-  __device__ __forceinline__ void put(uint32_t i, const float4 (&x)[2], const bool (&of_warp)[2],
-                                      uint32_t there) const {
-    const uint32_t first = exponent_of(largest_of(x[0])), second = exponent_of(largest_of(x[1]));
-    uint32_t both = lookup(first, second, 0x7632);
+  // kCount times four columns, from kStride times i after the first on, as in kernels::QuantizeArgs: all lanes of a
+  // warp come here together, of whose columns some may not be there at all; of this lane's some are not kept as they
+  // were.
+  template <uint32_t kCount>
+  __device__ __forceinline__ void put(uint32_t i, const float4 (&x)[kCount], const Step32 (&steps)[kCount],
+                                      const bool (&of_warp)[kCount], uint32_t there) const {
+    uint32_t mine[kCount], other[kCount];
 #pragma unroll
-    for (int d = 4; d > 0; d /= 2) both = __vmaxu2(both, __shfl_xor_sync(0xffffffffu, both, d));
-    const Step32 steps[2] = {step_of_exponent(both << 16), step_of_exponent(both)};
-    uint32_t mine[2], other[2];
-#pragma unroll
-    for (uint32_t k = 0; k < 2; ++k) {
+    for (uint32_t k = 0; k < kCount; ++k) {
       // Rounded in the float's lowest byte. A lane's columns are every other byte of eight, the next lane's the others:
       // they exchange, so that each has four bytes that lie together.
       const auto rounded = [&](float value) { return __float_as_uint(fmaf(value, steps[k].inverse, kFloatZeroValue)); };
@@ -198,14 +194,22 @@ struct Quantized {
                        lookup(rounded(x[k].z), rounded(x[k].w), 0x0040), 0x5410);
     }
 #pragma unroll
-    for (uint32_t k = 0; k < 2; ++k) other[k] = __shfl_xor_sync(0xffffffffu, mine[k], 1);
+    for (uint32_t k = 0; k < kCount; ++k) other[k] = __shfl_xor_sync(0xffffffffu, mine[k], 1);
 #pragma unroll
-    for (uint32_t k = 0; k < 2; ++k) {
+    for (uint32_t k = 0; k < kCount; ++k) {
       if (!of_warp[k]) continue;
       *reinterpret_cast<uint32_t*>(q + Columns::kStride * (i + k)) = lookup(mine[k], other[k], order);
       if (begins) zero[Columns::kStride / 32 * (i + k)] = zero_of(steps[k].scale);
       if (plain != nullptr && i + k < there) *reinterpret_cast<float4*>(plain + Columns::kStride * (i + k)) = x[k];
     }
+  }
+  // The same of two, whose steps follow from them: eight lanes have a block of 32.
+  __device__ __forceinline__ void put(uint32_t i, const float4 (&x)[2], const bool (&of_warp)[2],
+                                      uint32_t there) const {
+    uint32_t both = lookup(exponent_of(largest_of(x[0])), exponent_of(largest_of(x[1])), 0x7632);
+#pragma unroll
+    for (int d = 4; d > 0; d /= 2) both = __vmaxu2(both, __shfl_xor_sync(0xffffffffu, both, d));
+    put(i, x, {step_of_exponent(both << 16), step_of_exponent(both)}, of_warp, there);
   }
 };
 
@@ -230,58 +234,110 @@ __device__ inline float block_sum(float x, float* reduce) {
   return sum;
 }
 
+// A thread's columns of the residual stream, as many as fit its registers, on their way to the input of a product.
+template <uint32_t kHeld>
+struct NormedColumns {
+  static constexpr uint32_t kAll = kHeld * Columns::kStride;  // of a block
+
+  const Columns columns;
+  const Quantized quantized;
+  bool of_slice[kHeld];  // whether this warp's are there, and of the slice that is to be multiplied
+  float4 x[kHeld], norm[kHeld];
+  float largest[kHeld];  // of the products of the two, of blocks of 32
+
+  // From `begin` on; s.norm is asked for.
+  __device__ __forceinline__ NormedColumns(const Stage& s, const Scratch& scratch, uint32_t first_block,
+                                           uint32_t end_block, uint32_t begin)
+      : columns(begin, s.w.cols, 32 * kStepBlocks * s.w.steps),
+        quantized(scratch, s.w.residual_values != nullptr, 32 * first_block, columns) {
+    const float* weights = s.norm + columns.first;
+#pragma unroll
+    for (uint32_t i = 0; i < kHeld; ++i) {
+      const uint32_t block = columns.first / 32 + Columns::kStride / 32 * i;  // a warp's are of one step
+      of_slice[i] = i < columns.of_warp && block >= first_block && block < end_block;
+      norm[i] = load4_early(weights + Columns::kStride * i, i < columns.there);
+    }
+  }
+
+  // The stream as it was, and what the product before left, make up the new stream. Returns the sum of its squares.
+  __device__ __forceinline__ float add(const float* stream, const TwoVectors<kHeld>& parts, float* next_stream) {
+    float power = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < kHeld; ++i) {
+      x[i] = make_float4(0, 0, 0, 0);
+      if (i >= columns.there) continue;
+      const uint32_t c = columns.first + Columns::kStride * i;
+      x[i] = sum_of(sum_of(*reinterpret_cast<const float4*>(stream + c), parts.a[i]), parts.b[i]);
+      *reinterpret_cast<float4*>(next_stream + c) = x[i];  // read by this thread, or when all have met
+      power += x[i].x * x[i].x + x[i].y * x[i].y + x[i].z * x[i].z + x[i].w * x[i].w;
+    }
+    return power;
+  }
+  __device__ __forceinline__ void read(const float* stream) {
+#pragma unroll
+    for (uint32_t i = 0; i < kHeld; ++i) {
+      x[i] = make_float4(0, 0, 0, 0);
+      if (i < columns.there) x[i] = *reinterpret_cast<const float4*>(stream + columns.first + Columns::kStride * i);
+    }
+  }
+  __device__ __forceinline__ void find_largest() {
+#pragma unroll
+    for (uint32_t i = 0; i < kHeld; ++i) largest[i] = largest_of(product_of(x[i], norm[i]));
+#pragma unroll
+    for (int d = 4; d > 0; d /= 2)
+#pragma unroll
+      for (uint32_t i = 0; i < kHeld; ++i) largest[i] = fmaxf(largest[i], __shfl_xor_sync(0xffffffffu, largest[i], d));
+  }
+  __device__ __forceinline__ void quantize(float factor) const {
+    float4 y[kHeld];
+    Step32 steps[kHeld];
+#pragma unroll
+    for (uint32_t i = 0; i < kHeld; ++i) {
+      y[i] = make_float4(x[i].x * factor * norm[i].x, x[i].y * factor * norm[i].y, x[i].z * factor * norm[i].z,
+                         x[i].w * factor * norm[i].w);
+      steps[i] = step_of(largest[i] * factor);
+    }
+    quantized.put(0, y, steps, of_slice, columns.there);
+  }
+};
+
 // The norm of the residual stream, to which what the product before left is added first, quantised into scratch.
 // `meanwhile` is done while words come.
 template <typename F>
 __device__ inline void prepare_normed(const Stage& s, uint32_t first_block, uint32_t end_block, const Scratch& scratch,
                                       const Pass& pass, Patience& patience, F meanwhile) {
-  constexpr uint32_t kHeld = 3, kHeldColumns = kHeld * Columns::kStride;
-  const uint32_t cols = s.w.cols, last = 32 * kStepBlocks * s.w.steps;
-  const uint32_t tag = tag_of(s.in_layer, pass.layers_before);
-  float4 norm[kHeld];  // of the first columns: asked for before anything is waited for
-  const Columns first_columns(0, cols, last);
-#pragma unroll
-  for (uint32_t i = 0; i < kHeld; ++i)
-    norm[i] = load4_early(s.norm + first_columns.first + Columns::kStride * i, i < first_columns.there);
-  float power = 0;
-  for (uint32_t begin = 0; begin < cols; begin += kHeldColumns) {
-    const Columns columns(begin, cols, last);
+  constexpr uint32_t kHeld = 3;
+  using Held = NormedColumns<kHeld>;
+  const uint32_t cols = s.w.cols, tag = tag_of(s.in_layer, pass.layers_before);
+  const auto add = [&](Held& held, auto while_waiting) {
     TwoVectors<kHeld> parts;
-    parts.ask(s.in.data, s.in.stride, s.in.count, columns, tag);
-    if (begin == 0) meanwhile();
-    const float* stream = (pass.has_stream ? scratch.stream : s.stream) + columns.first;
-    float* next_stream = scratch.stream + columns.first;
-    parts.wait(s.in.data, s.in.stride, columns, tag, patience);
-#pragma unroll
-    for (uint32_t i = 0; i < kHeld; ++i) {
-      if (i >= columns.there) continue;
-      float4 x = *reinterpret_cast<const float4*>(stream + Columns::kStride * i);
-      x = sum_of(sum_of(x, parts.a[i]), parts.b[i]);
-      *reinterpret_cast<float4*>(next_stream + Columns::kStride * i) = x;  // read by this thread, or when all have met
-      power += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
-    }
+    parts.ask(s.in.data, s.in.stride, s.in.count, held.columns, tag);
+    while_waiting();
+    const float* stream = pass.has_stream ? scratch.stream : s.stream;
+    parts.wait(s.in.data, s.in.stride, held.columns, tag, patience);
+    return held.add(stream, parts, scratch.stream);
+  };
+  const auto factor_of = [&](float power) {
+    return __frsqrt_rn(fmaf(block_sum(power, scratch.reduce), s.one_over_cols, s.epsilon));
+  };
+  Held held(s, scratch, first_block, end_block, 0);
+  float power = add(held, meanwhile);
+  held.find_largest();
+  if (cols <= Held::kAll) {
+    held.quantize(factor_of(power));
+    return;
   }
-  const float inverse_size = __frsqrt_rn(fmaf(block_sum(power, scratch.reduce), s.one_over_cols, s.epsilon));
-  const bool plain = s.w.residual_values != nullptr;
-  for (uint32_t begin = 0; begin < last; begin += kHeldColumns) {
-    const Columns columns(begin, cols, last);
-    const Quantized quantized(scratch, plain, 32 * first_block, columns);
-    const auto of_warp = [&](uint32_t i) {  // whose columns are of one step
-      const uint32_t block = columns.first / 32 + Columns::kStride / 32 * i;
-      return i < kHeld && i < columns.of_warp && block >= first_block && block < end_block;
-    };
-    const auto normed = [&](uint32_t i) {
-      if (i >= kHeld || i >= columns.there) return make_float4(0, 0, 0, 0);
-      const uint32_t c = columns.first + Columns::kStride * i;
-      const float4 x = *reinterpret_cast<const float4*>(scratch.stream + c);
-      const float4 w = begin == 0 ? norm[i] : load4(s.norm + c, true);
-      return make_float4(x.x * inverse_size * w.x, x.y * inverse_size * w.y, x.z * inverse_size * w.z,
-                         x.w * inverse_size * w.w);
-    };
-#pragma unroll
-    for (uint32_t i = 0; i < kHeld; i += 2)
-      if (of_warp(i) || of_warp(i + 1))
-        quantized.put(i, {normed(i), normed(i + 1)}, {of_warp(i), of_warp(i + 1)}, columns.there);
+  for (uint32_t begin = Held::kAll; begin < cols; begin += Held::kAll) {
+    Held more(s, scratch, first_block, end_block, begin);
+    power += add(more, [] {});
+  }
+  const float factor = factor_of(power);
+  held.quantize(factor);
+  for (uint32_t begin = Held::kAll; begin < cols; begin += Held::kAll) {
+    Held more(s, scratch, first_block, end_block, begin);
+    more.read(scratch.stream);
+    more.find_largest();
+    more.quantize(factor);
   }
 }
 
