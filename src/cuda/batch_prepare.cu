@@ -50,7 +50,7 @@ template <Input kInput>
 constexpr unsigned kPlaces = kInput == Input::kSwiglu ? 2 : 1;
 
 // A block, or a cluster of `parts` blocks with `part_columns` each, a token. The same integers and scales as for one
-// token (product.cuh), but for the order of the norm's sum, then as halves.
+// token (prepare.cuh), but for the order of the norm's sum, then as halves.
 template <Input kInput>
 __global__ void __launch_bounds__(kMostThreads, 2)
     prepare_kernel(RowParts x, float* stream, const float* norm, float epsilon, uint32_t cols, uint32_t part_columns,
