@@ -83,9 +83,13 @@ __device__ inline void fetch_vectors(const Stage& s, uint64_t first, uint32_t co
     asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.values) + at + 128 * i));
   }
 }
+
+// What there is to attend to in all, an item for a block.
+__device__ inline uint32_t attend_items(const AttendShape& shape) { return shape.units * shape.splits; }
+
 // What a block attends to, the same in all layers. In shared memory: in registers it would be in the way.
 struct AttendItem {
-  uint32_t index, unit;            // of units * splits
+  uint32_t index, unit;            // of attend_items(), of their units
   uint32_t kv, first_head, heads;  // a head of keys and values, and the query heads that share it
   uint32_t begin, cached;          // positions: of the cache from `begin` to `cached`
   uint32_t owner;                  // whether the new position, which follows, is this block's too
@@ -107,7 +111,7 @@ __device__ inline AttendItem attend_item(const AttendShape& shape, uint32_t inde
 
 // Brings the keys and values that this block will read nearer.
 __device__ inline void fetch_cache(const Stage& s, const AttendShape& a, const AttendItem& item, uint32_t position) {
-  if (blockIdx.x >= a.units * a.splits) return;
+  if (blockIdx.x >= attend_items(a)) return;
   const uint32_t thread = thread_now();
   if (32 * thread < s.rotary_dim)
     asm volatile(
@@ -190,7 +194,7 @@ static_assert(weights_floats(kMostAttendSplits) <= kQueryTileFloats);
 template <typename Cache>
 __device__ inline void attend_groups(const Stage& s, const AttendShape& shape, AttendItem& item, const Scratch& scratch,
                                      const Pass& pass, Patience& patience) {
-  const uint32_t items = shape.units * shape.splits;
+  const uint32_t items = attend_items(shape);
   if (blockIdx.x >= items) return;
   // Of shared memory, as late as they are needed: few registers are left for them.
   const auto out_tag = [&] { return tag_of(s.out_layer, pass.layers_before); };

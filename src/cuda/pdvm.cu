@@ -128,8 +128,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   Patience patience(m.state, &pass.gave_up);
   __shared__ AttendItem item;
   __syncthreads();
-  if (thread_now() == 0 && blockIdx.x < attend.units * attend.splits)
-    item = attend_item(attend, blockIdx.x, pass.position);
+  if (thread_now() == 0 && blockIdx.x < attend_items(attend)) item = attend_item(attend, blockIdx.x, pass.position);
   __syncthreads();
 #pragma unroll 1
   for (uint32_t i = begin; i < end; ++i) {
