@@ -56,7 +56,7 @@ constexpr unsigned kTilePositions = 8;
 constexpr unsigned kKeyChunks = kMaxHeadDim / 32;    // a lane 4 g + t has dimensions 8 t to 8 t + 7 of each, position g
 constexpr unsigned kValueChunks = kMaxHeadDim / 64;  // dimensions 8 g to 8 g + 7 of each, positions 2 t and 2 t + 1
 
-// Queries as a tile's first operand: rows 0 to 7 have the heads twice over, rows 8 to 15 what their halves leave.
+// Queries as a tile's first operand: rows 0 to 7 have each head twice, rows 8 to 15 what their halves leave.
 struct QueryTile {
   uint32_t words[2 * kKeyChunks][32][4];
 
@@ -64,7 +64,7 @@ struct QueryTile {
   __device__ void put(uint32_t h, uint32_t i, float x) {
     const __half high = __float2half_rn(x), low = __float2half_rn(x - __half2float(high));
     auto* halves = reinterpret_cast<__half*>(words) + place(h, i);
-    constexpr uint32_t kTwin = 4 * kHeadGroup * 8;  // the same head, four rows on
+    constexpr uint32_t kTwin = 4 * 8;  // the same head, in the next row
     halves[0] = halves[kTwin] = high;
     halves[2] = halves[kTwin + 2] = low;
   }
@@ -74,7 +74,7 @@ struct QueryTile {
   }
   // In halves; the lower half is two places on.
   static __device__ uint32_t place(uint32_t h, uint32_t i) {
-    const uint32_t lane = 4 * h + i / 8 % 4, row = i / 32 * 2 + i / 4 % 2;
+    const uint32_t lane = 8 * h + i / 8 % 4, row = i / 32 * 2 + i / 4 % 2;
     return (row * 32 + lane) * 8 + i / 2 % 2 * 4 + i % 2;
   }
 };
@@ -156,14 +156,19 @@ struct Loaded {
 // The first position of this warp, of a block's that begin at `begin`.
 __device__ inline uint32_t first_of_warp(uint32_t begin) { return begin + thread_now() / 32 * kTilePositions; }
 
-// What a warp has gathered: a softmax so far. Lane 4 g + t has head g % 4's maximum and its own positions' part of the
-// total; and of a product of values and weights acc[4 c + i]: dimensions 64 c + 8 g + 2 i and the next of heads 2 t and
-// 2 t + 1, as the tensor cores leave them.
+// What a warp has gathered: a softmax so far. Lane 4 g + t has head g / 2's maximum and its own positions' part of the
+// total; and of products of values and weights, as the tensor cores leave them, acc[4 c + i]: dimension 64 c + 8 g + 2
+// i of head t, with the weights' first halves and with the second, then the next dimension.
 template <typename Cache>
 struct Gathered {
   float top = -INFINITY, total = 0;
   float unit = 0, inverse_unit = 0;  // the largest scale of values, which weights are in units of
   float acc[4 * kValueChunks][4] = {};
+
+  /// Of head t's maximum, or of what else lanes have as they have that.
+  static __device__ __forceinline__ float of_own_head(float x) {
+    return __shfl_sync(0xffffffffu, x, 8 * (thread_now() % 4));
+  }
 
   // Weights are in halves, so no score may be far above the maximum that is subtracted, nor a value's scale above the
   // unit. Both change seldom once some positions have been seen.
@@ -190,14 +195,11 @@ struct Gathered {
         inverse_unit = 1 / new_unit;
       }
     }
-    const uint32_t head = 2 * (thread_now() % 2);  // of the first column of a lane, and the next
-    const float first = __shfl_sync(0xffffffffu, factor, 4 * head);
-    const float second = __shfl_sync(0xffffffffu, factor, 4 * head + 4);
+    factor = of_own_head(factor);
 #pragma unroll
-    for (unsigned m = 0; m < 4 * kValueChunks; ++m) {
-      acc[m][0] *= first, acc[m][1] *= second;
-      acc[m][2] *= first, acc[m][3] *= second;
-    }
+    for (auto& of_two : acc)
+#pragma unroll
+      for (float& x : of_two) x *= factor;
   }
 
   __device__ __forceinline__ void add_values(const typename Cache::Raw (&v)[kValueChunks][2], uint32_t weights) {
@@ -260,32 +262,27 @@ __device__ inline void attend_positions(const Positions<Cache>& positions, uint3
     const __half2 high = __floats2half2_rn(weight[0], weight[1]);
     const float2 rounded = __half22float2(high);
     const __half2 low = __floats2half2_rn(weight[0] - rounded.x, weight[1] - rounded.y);
-    gathered.add_values(loaded.v, bits_of(g < kHeadGroup ? high : low));
+    gathered.add_values(loaded.v, bits_of(g % 2 == 0 ? high : low));
     if (more) loaded.load_values(positions, tile + kStride);
   }
   gathered.total += __shfl_xor_sync(0xffffffffu, gathered.total, 1);
   gathered.total += __shfl_xor_sync(0xffffffffu, gathered.total, 2);
-  // Lanes with t < 2 have two heads' columns for the weights' first halves, t + 2 those for the second: each of the two
-  // takes one head.
-  const uint32_t mine = 2 * (t % 2) + t / 2;
   float values[4 * kValueChunks][2];
 #pragma unroll
   for (unsigned m = 0; m < 4 * kValueChunks; ++m) {
 #pragma unroll
     for (unsigned j = 0; j < 2; ++j) {
-      const float first = gathered.acc[m][2 * j], second = gathered.acc[m][2 * j + 1];
-      values[m][j] = (t < 2 ? first : second) + __shfl_xor_sync(0xffffffffu, t < 2 ? second : first, 2);
+      values[m][j] = gathered.acc[m][2 * j] + gathered.acc[m][2 * j + 1];
       if constexpr (Cache::kScales) values[m][j] *= gathered.unit;
     }
   }
-  float top = __shfl_sync(0xffffffffu, gathered.top, 4 * mine);
-  float total = __shfl_sync(0xffffffffu, gathered.total, 4 * mine);
+  float top = gathered.of_own_head(gathered.top), total = gathered.of_own_head(gathered.total);
   const uint32_t n_shares = shares_of_warps(kBlockWarps, heads);
   const bool merges = n_shares < kBlockWarps;
 #pragma unroll 1
   for (unsigned round = merges ? 0 : 1; round < 2; ++round) {
-    if ((warp >= n_shares) == (round == 0) && mine < heads) {
-      float* share = shares + (warp % n_shares * heads + mine) * (head_dim + 2);
+    if ((warp >= n_shares) == (round == 0) && t < heads) {
+      float* share = shares + (warp % n_shares * heads + t) * (head_dim + 2);
       float a = 1, b = 0;
       if (merges && round == 1) {  // with heads for all lanes
         const float other_top = share[0], new_top = fmaxf(top, other_top);

@@ -78,7 +78,8 @@ UPG_HOST_DEVICE inline Stage at_place(Stage s, const CachePlace& place, uint32_t
 cudaError_t embed_tokens(const TrellisMatrix& w, const TokenRow* rows, uint32_t n, float* x, Queue queue);
 
 /// Norms or activates x and quantises it. kNorm takes stream [n, cols], to which x is added first; x may have no parts.
-/// kSwiglu takes two vectors of `cols` from each row. `plain` [n, cols] receives what is quantised, unless null.
+/// kSwiglu takes two vectors of `cols` from each row, kPairedSwiglu eights of both by turns. `plain` [n, cols] receives
+/// what is quantised, unless null.
 cudaError_t prepare_tokens(Input input, RowParts x, float* stream, const float* norm, float epsilon, uint32_t cols,
                            uint32_t n, HalfTokens out, float* plain, Queue queue);
 

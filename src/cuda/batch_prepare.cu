@@ -47,7 +47,9 @@ __device__ __forceinline__ float2 reduce(float sum, float maximum, uint32_t part
 
 // Places of four columns each that a thread works on at a time.
 template <Input kInput>
-constexpr unsigned kPlaces = kInput == Input::kSwiglu ? 2 : 1;
+constexpr bool kGated = kInput == Input::kSwiglu || kInput == Input::kPairedSwiglu;
+template <Input kInput>
+constexpr unsigned kPlaces = kGated<kInput> ? 2 : 1;
 
 // A block, or a cluster of `parts` blocks with `part_columns` each, a token. The same integers and scales as for one
 // token (prepare.cuh), but for the order of the norm's sum, then as halves.
@@ -68,15 +70,17 @@ __global__ void __launch_bounds__(kMostThreads, 2)
   float power = 0, largest = 0;
   for (uint32_t c = first + 4 * threadIdx.x; c < end; c += 4 * kPlaces<kInput> * blockDim.x) {
     float4 v[kPlaces<kInput>];
-    if constexpr (kInput == Input::kSwiglu) {
+    if constexpr (kGated<kInput>) {
       const uint32_t next = c + 4 * blockDim.x, a = c < cols ? c : 0, b = next < min(end, cols) ? next : 0;
-      const uint32_t columns[4] = {a, b, cols + a, cols + b};
+      const bool paired = kInput == Input::kPairedSwiglu;
+      const uint32_t gate_a = paired ? a + a / 8 * 8 : a, gate_b = paired ? b + b / 8 * 8 : b, up = paired ? 8 : cols;
+      const uint32_t columns[4] = {gate_a, gate_b, gate_a + up, gate_b + up};
       float4 both[4];
       sum_parts<4, 2>(x, row, columns, both);
 #pragma unroll
       for (unsigned k = 0; k < 2; ++k) {
-        const float4 gate = both[k], up = both[2 + k];
-        v[k] = {silu(gate.x) * up.x, silu(gate.y) * up.y, silu(gate.z) * up.z, silu(gate.w) * up.w};
+        const float4 gate = both[k];
+        v[k] = product_of({silu(gate.x), silu(gate.y), silu(gate.z), silu(gate.w)}, both[2 + k]);
       }
     } else if (const uint32_t columns[1] = {c < cols ? c : 0}; kInput == Input::kNorm) {
       auto* kept = reinterpret_cast<float4*>(stream + static_cast<uint64_t>(row) * cols + columns[0]);
@@ -161,9 +165,10 @@ cudaError_t start(RowParts x, float* stream, const float* norm, float epsilon, u
 
 cudaError_t prepare_tokens(Input input, RowParts x, float* stream, const float* norm, float epsilon, uint32_t cols,
                            uint32_t n, HalfTokens out, float* plain, Queue queue) {
-  const auto kernel = input == Input::kNorm     ? start<Input::kNorm>
-                      : input == Input::kSwiglu ? start<Input::kSwiglu>
-                                                : start<Input::kPlain>;
+  const auto kernel = input == Input::kNorm           ? start<Input::kNorm>
+                      : input == Input::kSwiglu       ? start<Input::kSwiglu>
+                      : input == Input::kPairedSwiglu ? start<Input::kPairedSwiglu>
+                                                      : start<Input::kPlain>;
   return kernel(x, stream, norm, epsilon, cols, n, out, plain, queue);
 }
 

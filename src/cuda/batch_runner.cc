@@ -17,7 +17,8 @@ BatchRunner::BatchRunner(const PlainDecoder& decoder, const DeviceWeights& weigh
   // The head has more rows than all others: parts for half of the few tokens are enough memory.
   uint64_t parts = gemm_part_floats(weights.head, kFewTokens / 2, multiprocessors);
   for (const LayerWeights& layer : weights.layers) {
-    widest_out = std::max<uint64_t>({widest_out, rows_of(layer.qkv), rows_of(layer.gate_up)});
+    widest_out = std::max<uint64_t>(
+        {widest_out, rows_of(layer.qkv), layer.output.rows, rows_of(layer.gate_up), layer.down.rows});
     for_each_matrix(layer, [&](const TrellisMatrix& w) {
       widest_in = std::max<uint64_t>(widest_in, uint64_t{kStepColumns} * w.steps);
       if (w.residual_values) residual = std::max<uint64_t>(residual, w.cols);
@@ -143,7 +144,8 @@ void BatchRunner::run(std::span<const TokenRun> runs, const std::vector<Stage>& 
     before = multiply(layer.output, Input::kPlain, {mixed_.get(), 1, 0, mixed}, nullptr, nullptr, n, wide_.get(),
                       hidden, queue);
     const RowParts gate_up = normed(layer.gate_up, before, layer.mlp_norm, n, queue);
-    before = multiply(layer.down, Input::kSwiglu, gate_up, nullptr, nullptr, n, wide_.get(), hidden, queue);
+    const Input gated = layer.gate_up[0].paired ? Input::kPairedSwiglu : Input::kSwiglu;
+    before = multiply(layer.down, gated, gate_up, nullptr, nullptr, n, wide_.get(), hidden, queue);
   }
   check(add_parts(before, static_cast<uint32_t>(hidden), n, stream_.get(), hidden, true, queue), "adding parts");
 }

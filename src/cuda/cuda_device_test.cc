@@ -38,6 +38,7 @@ constexpr Shape kShapes[] = {
     {"wide_heads", 264, 520, 2, 2, 128, 2, 77, 0},
     {"window", 96, 64, 6, 3, 24, 2, 512, 17},
     {"tall", 40, 2000, 8, 1, 8, 1, 20000, 0},
+    {"broad", 6400, 100, 2, 1, 32, 2, 100, 0},
     {"mistral", 96, 160, 6, 2, 16, 3, 300, 9, "MistralForCausalLM"},
     {"qwen2", 96, 160, 3, 1, 32, 2, 300, 0, "Qwen2ForCausalLM"},
     {"qwen3", 96, 160, 6, 2, 64, 2, 300, 0, "Qwen3ForCausalLM"},

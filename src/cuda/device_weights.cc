@@ -39,6 +39,12 @@ void for_each_linear(const PlainLayer& layer, F f) {
   f(*layer.down);
 }
 
+// Gates and what they gate are one matrix, of which no residual's rows would have to move, too.
+bool can_pair(const PlainLayer& layer) {
+  const TrellisView& v = view_of(*layer.gate_up[0]);
+  return layer.gate_up.size() == 1 && v.rows % 16 == 0 && v.residual == nullptr;
+}
+
 // What there will be on the GPU, and on the way there.
 struct Sizes {
   uint64_t copied = 0, kept = 0;  // bytes of the file; of the GPU's memory
@@ -99,7 +105,7 @@ class DeviceWeights::Uploader {
   }
   Uploader(const Uploader&) = delete;
 
-  TrellisMatrix matrix(const Linear& linear) {
+  TrellisMatrix matrix(const Linear& linear, bool paired = false) {
     const TrellisView& v = view_of(linear);
     TrellisMatrix m{};
     m.rows = static_cast<uint32_t>(v.rows);
@@ -108,6 +114,7 @@ class DeviceWeights::Uploader {
     m.blocks = static_cast<uint32_t>(v.blocks);
     m.steps = (m.blocks + kStepBlocks - 1) / kStepBlocks;
     m.bits = v.bits;
+    m.paired = paired;
     std::memcpy(m.table, v.table, sizeof m.table);
     set_sums(&m);
     for (unsigned i = 0; i < kTrellisSteps; ++i) m.block_steps[i] = v.steps[i];
@@ -120,8 +127,7 @@ class DeviceWeights::Uploader {
     copy(raw_.get() + scales_at, v.block_scales, block_scales);
     copy(raw_.get() + rows_at, v.row_scales, 2 * v.rows);
     check(repack(reinterpret_cast<const uint32_t*>(raw_.get()), raw_.get() + scales_at,
-                 reinterpret_cast<const uint16_t*>(raw_.get() + rows_at), m.rows, m.panels, m.blocks, m.bits, data,
-                 scales, stream_),
+                 reinterpret_cast<const uint16_t*>(raw_.get() + rows_at), m, data, scales, stream_),
           "reordering weights");
     m.data = data;
     m.row_scales = scales;
@@ -199,6 +205,8 @@ DeviceWeights::DeviceWeights(const PlainDecoder& d, OpContext& context, const Pr
   if (sizes.kept + sizes.largest > free) refuse(d, sizes, free, all);
   Uploader uploader(*this, context, progress, sizes.copied, sizes.largest);
   if (d.embedding != nullptr) embedding = uploader.matrix(*d.embedding);
+  // In all layers or none, as those use the same words (tagged.cuh).
+  const bool paired = std::all_of(d.layers.begin(), d.layers.end(), [](const PlainLayer& l) { return can_pair(l); });
   for (const PlainLayer& layer : d.layers) {
     LayerWeights& to = layers.emplace_back();
     to.attention_norm = uploader.vector(*layer.attention_norm);
@@ -208,7 +216,7 @@ DeviceWeights::DeviceWeights(const PlainDecoder& d, OpContext& context, const Pr
     to.key_norm = uploader.vector(*layer.key_norm);
     for (const Linear* linear : layer.qkv) to.qkv.push_back(uploader.matrix(*linear));
     to.output = uploader.matrix(*layer.output);
-    for (const Linear* linear : layer.gate_up) to.gate_up.push_back(uploader.matrix(*linear));
+    for (const Linear* linear : layer.gate_up) to.gate_up.push_back(uploader.matrix(*linear, paired));
     to.down = uploader.matrix(*layer.down);
   }
   norm = uploader.vector(*d.norm);

@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                            static_cast<float*>(at(m.places.reduce)),
                            static_cast<float2*>(at(m.places.steps)),
                            m.one};
-  auto* readings = static_cast<Reading*>(at(m.places.readings));
+  auto* readings = static_cast<BlockReading*>(at(m.places.readings));
 
   // The description of a stage, of the one before, which some threads may be at, and of the three after.
   __shared__ __align__(16) Stage stages[kStagesAtHand];
@@ -103,8 +103,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (i < end && word < kStageWords) fetch_word(&stages[i % kStagesAtHand], m.stages + i, word);
   };
   for (uint32_t i = begin; i < begin + 3; ++i) fetch_stage(i);
-  for (uint32_t i = threadIdx.x; i < (end_reading - first_reading) * (sizeof(Reading) / 4); i += kThreads)
-    fetch_word(readings, m.readings + first_reading, i);
+  for (uint32_t i = threadIdx.x; i < end_reading - first_reading; i += kThreads)
+    readings[i] = block_reading(m.readings[first_reading + i], blockIdx.x);
   words_are_there();
   __syncthreads();
   // What is above, and the first weights, depends on no kernel before.
@@ -169,32 +169,35 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 // A thread a lane of a step.
-__global__ void repack_kernel(const uint32_t* codes, const uint8_t* block_scales, uint32_t panels, uint32_t blocks,
-                              uint32_t bits, uint8_t* data) {
-  const uint32_t steps = (blocks + kStepBlocks - 1) / kStepBlocks;
+__global__ void repack_kernel(const uint32_t* codes, const uint8_t* block_scales, TrellisMatrix to, uint8_t* data) {
   const uint64_t thread = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const uint32_t lane = thread % 32, step = thread / 32 % steps;
-  const uint64_t panel = thread / 32 / steps;
-  if (panel >= panels) return;
-  const uint32_t g = lane / 4, t = lane % 4, row = 4 * (g & 3), block = kStepBlocks * step + 2 * t + g / 4;
-  uint8_t* to = data + (panel * steps + step) * step_bytes(bits);
-  const bool inside = block < blocks;
-  const uint64_t tile = panel * blocks + block;
+  const uint32_t lane = thread % 32, step = thread / 32 % to.steps;
+  const uint64_t panel = thread / 32 / to.steps;
+  if (panel >= to.panels) return;
+  const uint32_t g = lane / 4, t = lane % 4, block = kStepBlocks * step + 2 * t + g / 4;
+  // Four rows of the file, of one panel there.
+  const uint32_t here = static_cast<uint32_t>(16 * panel + 4 * (g & 3));
+  const uint32_t row = to.paired ? unpaired_row(here, to.rows) : here;
+  uint8_t* at = data + (panel * to.steps + step) * step_bytes(to.bits);
+  const bool inside = block < to.blocks;
+  const uint64_t tile = static_cast<uint64_t>(row / 16) * to.blocks + block;
   for (uint32_t i = 0; i < 4; ++i) {
     uint32_t words[4] = {0, 0, 0, 0};
-    for (uint32_t k = 0; k < bits && inside; ++k) words[k] = codes[(tile * bits + k) * 16 + row + i];
-    if (bits == 3) to_device_words3(words);
-    for (uint32_t k = 0; k < bits; ++k) reinterpret_cast<uint32_t*>(to + 512 * k)[4 * lane + i] = words[k];
+    for (uint32_t k = 0; k < to.bits && inside; ++k) words[k] = codes[(tile * to.bits + k) * 16 + row % 16 + i];
+    if (to.bits == 3) to_device_words3(words);
+    for (uint32_t k = 0; k < to.bits; ++k) reinterpret_cast<uint32_t*>(at + 512 * k)[4 * lane + i] = words[k];
   }
   uint32_t scales = 0;
   for (uint32_t i = 0; i < 4 && inside; ++i)
-    scales |= ((block_scales[8 * tile + ((row + i) & 7)] >> (4 * ((row + i) >> 3))) & 15u) << (4 * i);
-  reinterpret_cast<uint16_t*>(to + 512 * bits)[lane] = static_cast<uint16_t>(scales);
+    scales |= ((block_scales[8 * tile + (row + i) % 8] >> (row % 16 < 8 ? 0 : 4)) & 15u) << (4 * i);
+  reinterpret_cast<uint16_t*>(at + 512 * to.bits)[lane] = static_cast<uint16_t>(scales);
 }
 
-__global__ void row_scales_kernel(const uint16_t* row_scales, uint32_t rows, uint32_t padded, float* scales) {
+__global__ void row_scales_kernel(const uint16_t* row_scales, TrellisMatrix to, float* scales) {
   const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < padded) scales[i] = i < rows ? __uint_as_float(static_cast<uint32_t>(row_scales[i]) << 16) * 0x1p-15f : 0.0f;
+  if (i >= 16 * to.panels) return;
+  const uint32_t row = to.paired ? unpaired_row(i, to.rows) : i;
+  scales[i] = i < to.rows ? __uint_as_float(static_cast<uint32_t>(row_scales[row]) << 16) * 0x1p-15f : 0.0f;
 }
 
 }  // namespace
@@ -216,7 +219,7 @@ bool fit_shared_memory(Machine* m, uint32_t limit, bool bulk_copies) {
   p.stream = place(sizeof(float) * m->hidden);
   p.reduce = place(sizeof(float) * kWarps);
   p.steps = place(kStepPairBytes);
-  p.readings = place(sizeof(Reading) * m->readings_count);
+  p.readings = place(sizeof(BlockReading) * m->readings_count);
   constexpr uint32_t kAligned = 128;
   if (end + kDeclared + kAligned >= limit) return false;
   const uint32_t most = bulk_copies ? 8 : WeightStream::kFallbackSlots, least = bulk_copies ? 2 : most;
@@ -247,12 +250,11 @@ cudaError_t launch(const Machine& machine, StageRange range, cudaStream_t stream
                                      m.shared_bytes, stream);
 }
 
-cudaError_t repack(const uint32_t* codes, const uint8_t* block_scales, const uint16_t* row_scales, uint32_t rows,
-                   uint32_t panels, uint32_t blocks, uint32_t bits, uint8_t* data, float* scales, cudaStream_t stream) {
-  const uint64_t threads = 32ull * panels * ((blocks + kStepBlocks - 1) / kStepBlocks);
-  repack_kernel<<<static_cast<unsigned>((threads + 255) / 256), 256, 0, stream>>>(codes, block_scales, panels, blocks,
-                                                                                  bits, data);
-  row_scales_kernel<<<(16 * panels + 255) / 256, 256, 0, stream>>>(row_scales, rows, 16 * panels, scales);
+cudaError_t repack(const uint32_t* codes, const uint8_t* block_scales, const uint16_t* row_scales,
+                   const TrellisMatrix& to, uint8_t* data, float* scales, cudaStream_t stream) {
+  const uint64_t threads = 32ull * to.panels * to.steps;
+  repack_kernel<<<static_cast<unsigned>((threads + 255) / 256), 256, 0, stream>>>(codes, block_scales, to, data);
+  row_scales_kernel<<<(16 * to.panels + 255) / 256, 256, 0, stream>>>(row_scales, to, scales);
   return cudaGetLastError();
 }
 

@@ -49,8 +49,8 @@ cudaError_t launch(const Machine& machine, StageRange range, cudaStream_t stream
 cudaError_t prepare(const Machine& machine);
 
 /// Puts a file's tiles in the device's order. `codes`, `block_scales`, `row_scales` as in codec/layout/trellis.h, on
-/// the device; data [panels][steps][step_bytes], scales [16 panels].
-cudaError_t repack(const uint32_t* codes, const uint8_t* block_scales, const uint16_t* row_scales, uint32_t rows,
-                   uint32_t panels, uint32_t blocks, uint32_t bits, uint8_t* data, float* scales, cudaStream_t stream);
+/// the device, of the matrix that `to` describes; data [panels][steps][step_bytes], scales [16 panels].
+cudaError_t repack(const uint32_t* codes, const uint8_t* block_scales, const uint16_t* row_scales,
+                   const TrellisMatrix& to, uint8_t* data, float* scales, cudaStream_t stream);
 
 }  // namespace upg::cuda

@@ -1,9 +1,11 @@
-// How a block's shared memory is laid out. Needs no GPU.
+// How a block's shared memory is laid out, and other numbers of the token's kernel. Needs no GPU.
 #include "cuda/pdvm.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <iterator>
+#include <vector>
 
 namespace upg::cuda {
 namespace {
@@ -63,6 +65,32 @@ TEST(SharedMemory, PlacesDoNotOverlapButForAttention) {
   EXPECT_GE(p.spans - p.q, 4 * kAttendFloats) << "attention has all of these";
   EXPECT_EQ(p.rings % 128, 0u);
   EXPECT_GE(m.shared_bytes - p.rings, kWarps * m.slots * m.slot_bytes);
+}
+
+// As a device divides: by a product and its high half.
+TEST(Divide, IsDivisionOfAllNumbersOf32Bits) {
+  for (const uint32_t n :
+       {1u, 2u, 3u, 7u, 10u, 17u, 20u, 35u, 64u, 65535u, 65536u, 0x7fffffffu, 0x80000000u, UINT32_MAX})
+    for (const uint32_t whole : {0u, 1u, 2u, 1000u, UINT32_MAX / n})
+      for (const uint32_t rest : {0u, 1u, n / 2, n - 1}) {
+        const uint64_t a = uint64_t{whole} * n + std::min(rest, n - 1);
+        if (a > UINT32_MAX) continue;
+        const Quotient q = divide(static_cast<uint32_t>(a), n, inverse_of(n));
+        EXPECT_EQ(q.whole, a / n) << a << " / " << n;
+        EXPECT_EQ(q.rest, a % n) << a << " / " << n;
+      }
+}
+
+TEST(UnpairedRow, GivesEachRowOfTheFileOnce) {
+  constexpr uint32_t kRows = 48;
+  std::vector<uint32_t> rows;
+  for (uint32_t i = 0; i < kRows; ++i) rows.push_back(unpaired_row(i, kRows));
+  EXPECT_EQ(rows[0], 0u);
+  EXPECT_EQ(rows[8], kRows / 2) << "what the first gate is for";
+  EXPECT_EQ(rows[16], 8u);
+  EXPECT_EQ(rows[47], 47u);
+  std::sort(rows.begin(), rows.end());
+  for (uint32_t i = 0; i < kRows; ++i) EXPECT_EQ(rows[i], i);
 }
 
 }  // namespace

@@ -19,7 +19,8 @@ constexpr uint32_t kStepPairBytes = 256 * sizeof(float2);
 
 /// Shared memory of a block besides the rings.
 struct Scratch {
-  int8_t* q;       // [8 steps of the widest slice][32], in the order of place_of_column()
+  int8_t* q;  // [steps of the widest slice][2][8 blocks][16]: halves of a step's blocks, so that a warp's lanes meet
+              // no bank twice; a block in the order of place_of_column()
   uint32_t* zero;  // [the same blocks]: zero_of() their scales
   float* x;        // [columns], only where some matrix has a residual
   float* stream;   // [hidden] the residual stream, once this launch has had it: each block adds up all of it
@@ -82,42 +83,42 @@ struct Columns {
   }
 };
 
-// A thread's columns of up to two tagged vectors.
-template <uint32_t kHeld>
-struct TwoVectors {
-  float4 a[kHeld], b[kHeld];
+// A thread's columns of up to kVectors tagged vectors.
+template <uint32_t kVectors, uint32_t kHeld>
+struct TaggedColumns {
+  float4 x[kVectors][kHeld];
 
   // Asks for all at once, without a look whether they are there: for the block that comes last, they are.
   __device__ __forceinline__ void ask(const float* from, uint32_t stride, uint32_t count, const Columns& columns,
                                       uint32_t tag) {
     // 0 with the tag, where there is nothing to wait for.
     const float zero = __uint_as_float(tag);
-    const uint32_t of_a = count > 0 ? columns.there : 0, of_b = count > 1 ? columns.there : 0;
-    const float *at_a = first_of(from, columns), *at_b = first_of(from + stride, columns);
 #pragma unroll
-    for (uint32_t i = 0; i < kHeld; ++i) {
-      a[i] = make_float4(zero, zero, zero, zero);
-      if (i < of_a) a[i] = load_tagged(at_a + Columns::kStride * i);
-    }
+    for (uint32_t v = 0; v < kVectors; ++v) {
+      const float* at = first_of(from + v * stride, columns);
+      const uint32_t there = v < count ? columns.there : 0;
 #pragma unroll
-    for (uint32_t i = 0; i < kHeld; ++i) {
-      b[i] = make_float4(zero, zero, zero, zero);
-      if (i < of_b) b[i] = load_tagged(at_b + Columns::kStride * i);
+      for (uint32_t i = 0; i < kHeld; ++i) {
+        x[v][i] = make_float4(zero, zero, zero, zero);
+        if (i < there) x[v][i] = load_tagged(at + Columns::kStride * i);
+      }
     }
   }
   // Asks again only for what is late: what is asked for takes memory's time from blocks that still multiply.
   __device__ __forceinline__ void wait(const float* from, uint32_t stride, const Columns& columns, uint32_t tag,
                                        Patience& patience) {
-    const float *at_a = first_of(from, columns), *at_b = first_of(from + stride, columns);
+    const float* at[kVectors];
+#pragma unroll
+    for (uint32_t v = 0; v < kVectors; ++v) at[v] = first_of(from + v * stride, columns);
     patience.renew();
     uint32_t late;
 #pragma unroll 1
     do {
       late = 0;
 #pragma unroll
-      for (uint32_t i = 0; i < kHeld; ++i) late |= ask_again(a[i], at_a + Columns::kStride * i, tag);
+      for (uint32_t v = 0; v < kVectors; ++v)
 #pragma unroll
-      for (uint32_t i = 0; i < kHeld; ++i) late |= ask_again(b[i], at_b + Columns::kStride * i, tag);
+        for (uint32_t i = 0; i < kHeld; ++i) late |= ask_again(x[v][i], at[v] + Columns::kStride * i, tag);
     } while (late != 0 && patience.more());
   }
 
@@ -169,12 +170,19 @@ struct Quantized {
   uint32_t order;  // of bytes
   bool begins;     // a block of 32
 
+  /// `begin` is a step's.
   __device__ Quantized(const Scratch& scratch, bool plain_too, uint32_t begin, const Columns& columns)
-      : q(scratch.q + static_cast<int32_t>(columns.first - begin)),
+      : q(scratch.q + static_cast<int32_t>(place_of_first(columns.first) - begin)),
         zero(scratch.zero + static_cast<int32_t>(columns.first / 32 - begin / 32)),
         plain(plain_too ? scratch.x + columns.first : nullptr),
         order(columns.first % 8 == 0 ? 0x5140 : 0x3726),
         begins(columns.first % 32 == 0) {}
+
+  static_assert(Columns::kStride % (32 * kStepBlocks) == 0, "a thread's columns have the same place in all steps");
+  static __device__ uint32_t place_of_first(uint32_t column) {
+    constexpr uint32_t kHalf = 16 * kStepBlocks;
+    return column / (2 * kHalf) * (2 * kHalf) + column / 16 % 2 * kHalf + column / 32 % kStepBlocks * 16 + column % 16;
+  }
 
   // kCount times four columns, from kStride times i after the first on, as in kernels::QuantizeArgs: all lanes of a
   // warp come here together, of whose columns some may not be there at all; of this lane's some are not kept as they
@@ -259,14 +267,14 @@ struct NormedColumns {
   }
 
   // The stream as it was, and what the product before left, make up the new stream. Returns the sum of its squares.
-  __device__ __forceinline__ float add(const float* stream, const TwoVectors<kHeld>& parts, float* next_stream) {
+  __device__ __forceinline__ float add(const float* stream, const TaggedColumns<2, kHeld>& parts, float* next_stream) {
     float power = 0;
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; ++i) {
       x[i] = make_float4(0, 0, 0, 0);
       if (i >= columns.there) continue;
       const uint32_t c = columns.first + Columns::kStride * i;
-      x[i] = sum_of(sum_of(*reinterpret_cast<const float4*>(stream + c), parts.a[i]), parts.b[i]);
+      x[i] = sum_of(sum_of(*reinterpret_cast<const float4*>(stream + c), parts.x[0][i]), parts.x[1][i]);
       *reinterpret_cast<float4*>(next_stream + c) = x[i];  // read by this thread, or when all have met
       power += x[i].x * x[i].x + x[i].y * x[i].y + x[i].z * x[i].z + x[i].w * x[i].w;
     }
@@ -309,7 +317,7 @@ __device__ inline void prepare_normed(const Stage& s, uint32_t first_block, uint
   using Held = NormedColumns<kHeld>;
   const uint32_t cols = s.w.cols, tag = tag_of(s.in_layer, pass.layers_before);
   const auto add = [&](Held& held, auto while_waiting) {
-    TwoVectors<kHeld> parts;
+    TaggedColumns<2, kHeld> parts;
     parts.ask(s.in.data, s.in.stride, s.in.count, held.columns, tag);
     while_waiting();
     const float* stream = pass.has_stream ? scratch.stream : s.stream;
@@ -348,27 +356,25 @@ __device__ inline void keep_stream(const Stage& s, const Scratch& scratch, const
     __stcg(reinterpret_cast<float4*>(s.next_stream + c), *reinterpret_cast<const float4*>(scratch.stream + c));
 }
 
-// What stages left, their sum or gates times what they gate, quantised into scratch. `meanwhile` is done while words
-// come.
-template <uint32_t kHeld, typename F>
+// What a stage left, or gates times what they gate, quantised into scratch. `meanwhile` is done while words come.
+template <uint32_t kVectors, uint32_t kHeld, typename F>
 __device__ inline void prepare_others(const Stage& s, uint32_t first_block, uint32_t end_block, const Scratch& scratch,
                                       const Pass& pass, Patience& patience, F meanwhile) {
-  const bool swiglu = s.input == Input::kSwiglu, plain = s.w.residual_values != nullptr;
+  const bool plain = s.w.residual_values != nullptr;
   const float* from = s.in.data;
-  const uint32_t stride = swiglu ? s.w.cols : s.in.stride, count = swiglu ? 2 : s.in.count;
+  const uint32_t stride = s.w.cols;
   const uint32_t last = 32 * end_block, end = min(last, s.w.cols), tag = tag_of(s.in_layer, pass.layers_before);
   for (uint32_t begin = 32 * first_block; begin < last; begin += kHeld * Columns::kStride) {
     const Columns columns(begin, end, last);
-    TwoVectors<kHeld> parts;
-    parts.ask(from, stride, count, columns, tag);
+    TaggedColumns<kVectors, kHeld> parts;
+    parts.ask(from, stride, kVectors, columns, tag);
     if (begin == 32 * first_block) meanwhile();
     const Quantized quantized(scratch, plain, 32 * first_block, columns);
     parts.wait(from, stride, columns, tag, patience);
     const auto of_warp = [&](uint32_t i) { return i < kHeld && i < columns.of_warp; };
     const auto at = [&](uint32_t i) {
       if (i >= kHeld) return make_float4(0, 0, 0, 0);
-      const float4 a = parts.a[i], b = parts.b[i];
-      return swiglu ? product_of(a, b) : sum_of(untagged(a), untagged(b));
+      return kVectors == 2 ? product_of(parts.x[0][i], parts.x[kVectors - 1][i]) : untagged(parts.x[0][i]);
     };
 #pragma unroll
     for (uint32_t i = 0; i < kHeld; i += 2)

@@ -7,7 +7,8 @@ namespace upg::cuda {
 
 __device__ inline float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-// One step: acc[i] += row i of this lane's four times its block of activations q [32], times kSumFactor.
+// One step: acc[i] += row i of this lane's four times its block of activations, whose halves q is the first of, times
+// kSumFactor.
 template <typename Decoder>
 __device__ __forceinline__ void multiply_step(const Decoder& decoder, uint32_t lane, const uint8_t* step,
                                               const uint4* q, uint32_t zero, const float2* steps, float (&acc)[4]) {
@@ -17,7 +18,7 @@ __device__ __forceinline__ void multiply_step(const Decoder& decoder, uint32_t l
   for (unsigned k = 0; k < kBits; ++k) words[k] = reinterpret_cast<const uint4*>(step + 512 * k)[lane];
   const uint8_t* places = step + 512 * kBits + 2 * lane;
   const float2 of_rows[2] = {steps[places[0]], steps[places[1]]};
-  const uint4 q0 = q[0], q1 = q[1];
+  const uint4 q0 = q[0], q1 = q[kStepBlocks];
   const uint32_t b[8] = {q0.x, q0.y, q0.z, q0.w, q1.x, q1.y, q1.z, q1.w};
 #pragma unroll
   for (unsigned row = 0; row < 4; ++row) {
@@ -34,9 +35,14 @@ __device__ __forceinline__ void multiply_step(const Decoder& decoder, uint32_t l
   }
 }
 
+// mine, and what the lane that differs in those bits gives away.
+__device__ __forceinline__ float exchange(float mine, float other, int bits) {
+  return mine + __shfl_xor_sync(0xffffffffu, other, bits);
+}
+
 template <typename Decoder>
-__device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Share& share, uint32_t warp,
-                                               WeightStream& stream, const Scratch& scratch) {
+__device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Share& share, uint32_t inverse,
+                                               uint32_t warp, WeightStream& stream, const Scratch& scratch) {
   constexpr uint32_t kStep = step_bytes(Decoder::kBits);
   const uint32_t lane = thread_now() % 32;
   const uint32_t g = lane / 4, t = lane % 4;
@@ -45,11 +51,11 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
   const uint32_t block = 2 * t + g / 4;  // this lane's own of each step
   const bool pairs = unit_steps(scratch.slot_bytes, Decoder::kBits) == 2;
   uint32_t slot = warp * scratch.sum_slots;
-  uint32_t panel = share.begin / n, in_slice = share.begin - panel * n;
+  auto [panel, in_slice] = divide(share.begin, n, inverse);
   for (uint32_t left = share.end - share.begin; left > 0;) {
     // The rest of a panel, or of the share.
     const uint32_t now = min(left, n - in_slice);
-    const int8_t* q = scratch.q + 32 * (kStepBlocks * in_slice + block);
+    const int8_t* q = scratch.q + 32 * kStepBlocks * in_slice + 16 * block;
     const uint32_t* zero = scratch.zero + kStepBlocks * in_slice + block;
     float acc[4] = {0, 0, 0, 0};
     const auto multiply = [&](uint32_t steps) {
@@ -67,14 +73,14 @@ __device__ __forceinline__ void multiply_share(const TrellisMatrix& w, const Sha
     for (; pairs && of_panel >= 2; of_panel -= 2) multiply(2);
 #pragma unroll 1
     for (; of_panel > 0; --of_panel) multiply(1);
-#pragma unroll
-    for (unsigned r = 0; r < 4; ++r) {
-      acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 1);
-      acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 2);
-      acc[r] += __shfl_xor_sync(0xffffffffu, acc[r], 16);
-    }
-    if (t == 0 && g < 4)
-      reinterpret_cast<float4*>(scratch.sums + 16 * slot)[g] = make_float4(acc[0], acc[1], acc[2], acc[3]);
+    // Lanes that differ in t or g / 4 have sums of the same four rows: each gives away what others go on with, until
+    // it has one row's, which another lane has, too.
+    const bool upper = t % 2 != 0, last = t / 2 != 0;
+    const float first = exchange(upper ? acc[2] : acc[0], upper ? acc[0] : acc[2], 1);
+    const float second = exchange(upper ? acc[3] : acc[1], upper ? acc[1] : acc[3], 1);
+    float sum = exchange(last ? second : first, last ? first : second, 2);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 16);
+    if (g < 4) scratch.sums[16 * slot + 4 * g + 2 * (t % 2) + t / 2] = sum;
     if (lane == 0 && in_slice == 0) {
       scratch.spans[panel].slot = slot;
       scratch.spans[panel].second = warp + 1;
@@ -150,35 +156,34 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
   // Warps without rows of the product before would be here long before the others, and what they ask for would be in
   // the way of what those still add up.
   __syncthreads();
-  if (!normed) {
+  if (s.input == Input::kPlain) {
     // Few columns are soon looked through, if there is no room for many.
     if (32 * (end_block - first_block) <= 2 * Columns::kStride) {
-      prepare_others<2>(s, first_block, end_block, scratch, pass, patience, while_words_come);
+      prepare_others<1, 2>(s, first_block, end_block, scratch, pass, patience, while_words_come);
     } else {
-      prepare_others<5>(s, first_block, end_block, scratch, pass, patience, while_words_come);
+      prepare_others<1, 5>(s, first_block, end_block, scratch, pass, patience, while_words_come);
     }
+  } else if (!normed) {
+    prepare_others<2, 5>(s, first_block, end_block, scratch, pass, patience, while_words_come);
   } else if (!s.same_input || !pass.has_stream) {
     prepare_normed(s, first_block, end_block, scratch, pass, patience, while_words_come);
   } else {
     while_words_come();
   }
   __syncthreads();
-  if (uniform(patience.exhausted())) return true;
   share.slice_begin = uniform(share.slice_begin);
   share.slice_end = uniform(share.slice_end);
   share.begin = uniform(share.begin);
   share.end = uniform(share.end);
-  if (normed) {
-    if (s.next_stream != nullptr) keep_stream(s, scratch, pass);
-    if (thread_now() == 0) pass.has_stream = true;  // as all know before they meet again
-  }
   if (share.end > share.begin) {
-    with_rows(uniform(w.bits), uniform(w.differences),
-              [&](auto decoder) { multiply_share<typename decltype(decoder)::type>(w, share, warp, stream, scratch); });
+    with_rows(uniform(w.bits), uniform(w.differences), [&](auto decoder) {
+      multiply_share<typename decltype(decoder)::type>(w, share, s.inverse[share.slice], warp, stream, scratch);
+    });
   } else if (lane < 16) {
     scratch.sums[16 * warp * scratch.sum_slots + lane] = 0;  // it may be between two that have steps of a panel
   }
   __syncthreads();
+  if (uniform(patience.exhausted())) return true;
   // A row's sum over the warps that had steps of its panel, in their order.
   const bool logits = s.best != nullptr;  // for the host
   Best best = {-INFINITY, 0x7fffffff};
@@ -194,22 +199,29 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
       store_tagged(out + row, its_tag == tag && row < gates ? silu(y) : y, its_tag);
     }
   };
+  uint32_t stride = 16 * scratch.sum_slots;  // of the warps' sums
+  asm("" : "+r"(stride));
   const uint32_t first_row = thread_now();
   for (uint32_t i = first_row; i < rows_of_block; i += kThreads) {
     const Span span = scratch.spans[i / 16];
     float sum = scratch.sums[16 * span.slot + i % 16];
+    const float* from = scratch.sums + stride * span.second + i % 16;
 #pragma unroll 1
-    for (uint32_t v = span.second; v <= span.last; v += 4) {
+    for (int32_t left = static_cast<int32_t>(span.last - span.second) + 1; left > 0; left -= 4, from += 4 * stride) {
       float of_warps[4];
 #pragma unroll
-      for (uint32_t k = 0; k < 4; ++k)
-        of_warps[k] = v + k <= span.last ? scratch.sums[16 * (v + k) * scratch.sum_slots + i % 16] : 0.0f;
+      for (int32_t k = 0; k < 4; ++k) of_warps[k] = k < left ? from[k * stride] : 0.0f;
 #pragma unroll
       for (const float x : of_warps) sum += x;
     }
     const uint32_t row = 16 * share.panel_begin + i;
     const float y = sum * (1 / kSumFactor) * (i == first_row ? first_row_scale : __ldg(w.row_scales + row));
-    put(row, y, first_tag);
+    if (w.paired) {
+      const float other = __shfl_xor_sync(0xffffu << (i % 32 / 16 * 16), y, 8);
+      if (i % 16 < 8) store_tagged(out + row / 16 * 8 + row % 8, silu(y) * other, tag);
+    } else {
+      put(row, y, first_tag);
+    }
     if (logits && row < w.rows && likelier({y, static_cast<int32_t>(row)}, best)) best = {y, static_cast<int32_t>(row)};
   }
   if (more_to_come) {
@@ -225,6 +237,10 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
       }
     }
     __syncthreads();  // the next stage writes scratch.x before it meets
+  }
+  if (normed) {
+    if (s.next_stream != nullptr) keep_stream(s, scratch, pass);
+    if (thread_now() == 0) pass.has_stream = true;  // as all know once they have met again
   }
   if (logits) {
     best = block_best(best, scratch);

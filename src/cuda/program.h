@@ -26,13 +26,15 @@ constexpr unsigned kAttendFloats =
 ///     codes  U32 [bits][32 lanes][4]: lane 4 g + t has rows 4 (g & 3) to 4 (g & 3) + 3 of block 2 t + (g >> 2);
 ///            of 3 bits, in words of another order (trellis.cuh)
 ///     scales U16 [32 lanes]: the block scales of the same, a nibble a row
-/// Blocks past the last have codes and scales 0.
+/// Blocks past the last have codes and scales 0. Of two matrices one below the other that are `paired`, a panel has
+/// eight rows of the upper, then the same of the lower.
 struct TrellisMatrix {
   const uint8_t* data;
   const float* row_scales;  // [16 panels], times 2^-15; 0 past the last row
   uint32_t rows, cols, panels, blocks, steps, bits;
   uint32_t table[2][4];  // T[s][h], a byte each
   uint32_t extra[2];     // of 3 bits: T[0] - T[1]
+  uint32_t paired;
   uint32_t differences;  // of 3 and 4 bits: whether levels can be sums, which asks for T[0] - T[1] of 0 to 127
   uint32_t sums[4][2];   // then, the entries that Sums3 or Sums4 (trellis.cuh) makes them up of
   float block_steps[16];
@@ -42,6 +44,10 @@ struct TrellisMatrix {
   const uint32_t* residual_row_pointers;
   const float* residual_scales;
 };
+/// Row of the file that is this one of `rows` that are paired.
+UPG_HOST_DEVICE constexpr uint32_t unpaired_row(uint32_t row, uint32_t rows) {
+  return row / 16 * 8 + row % 8 + (row % 16 < 8 ? 0 : rows / 2);
+}
 UPG_HOST_DEVICE constexpr unsigned step_bytes(unsigned bits) { return bits * 512 + 64; }
 /// Neighbours of a panel that are copied together, as a unit: two, where a slot of a ring has room for them.
 UPG_HOST_DEVICE constexpr unsigned unit_steps(unsigned slot_bytes, unsigned bits) {
@@ -62,12 +68,25 @@ struct Deal {
   Cut steps, panels;
 };
 
+/// a / n without a division, by inverse_of(n).
+struct Quotient {
+  uint32_t whole, rest;
+};
+UPG_HOST_DEVICE constexpr uint32_t inverse_of(uint32_t n) { return n == 0 ? 0 : UINT32_MAX / n; }
+UPG_HOST_DEVICE constexpr Quotient divide(uint32_t a, uint32_t n, uint32_t inverse) {
+  // At most one too few.
+  const auto whole = static_cast<uint32_t>((static_cast<uint64_t>(a) * inverse) >> 32);
+  const uint32_t rest = a - whole * n;
+  return rest < n ? Quotient{whole, rest} : Quotient{whole + 1, rest - n};
+}
+
 enum class Op : uint32_t { kEmbed, kProduct, kAttend, kSelect };
 
 /// Where a product's input comes from.
 enum class Input : uint32_t {
-  kNorm,    // RMSNorm of the residual stream, to which the parts of the product before are added first
-  kSwiglu,  // silu(gate) * up, both in one vector; of one token the gates are activated already (Stage::gates)
+  kNorm,          // RMSNorm of the residual stream, to which the parts of the product before are added first
+  kSwiglu,        // silu(gate) * up, both in one vector; of one token the gates are activated already (Stage::gates)
+  kPairedSwiglu,  // the same of a matrix that is paired; of one token the block that has the pair multiplies it
   kPlain,
 };
 
@@ -86,9 +105,10 @@ struct Best {
 struct Stage {
   Op op;
   Input input;
-  TrellisMatrix w;               // kProduct, kEmbed
-  Deal deal;                     // kProduct
-  uint32_t in_layer, out_layer;  // whose words `in` and `out` are, counted from the token's first
+  TrellisMatrix w;                // kProduct, kEmbed
+  Deal deal;                      // kProduct
+  uint32_t inverse[kMostSlices];  // inverse_of() each slice's steps
+  uint32_t in_layer, out_layer;   // whose words `in` and `out` are, counted from the token's first
   Parts in;
   uint32_t same_input;  // kProduct: the input of the stage before, which is prepared already
   const float* stream;  // kNorm: the residual stream before `in` is added [cols], as an earlier launch left it
@@ -97,7 +117,8 @@ struct Stage {
   float one_over_cols;  // kNorm
   float epsilon;        // kNorm, kAttend with norms
   float* out;           // kProduct: [splits][16 panels]; kAttend: [heads * head_dim]
-  uint32_t gates;       // kProduct: rows whose results are activated, by silu(), before they are left
+  uint32_t gates;       // kProduct: rows whose results are activated, by silu(), before they are left; of a paired
+                        // matrix half of them, and what is left is their products with the others [8 panels]
   Best* best;           // kProduct of the head, kSelect: the largest logit of each block
   // kAttend
   const float* bias;                   // of `in`, or nullptr

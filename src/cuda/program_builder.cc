@@ -30,6 +30,7 @@ Stage product(Input input, const TrellisMatrix& w, uint32_t splits, uint32_t blo
   s.input = input;
   s.w = w;
   s.deal = {splits, blocks / splits, cut(w.steps, splits), cut(w.panels, blocks / splits)};
+  for (uint32_t i = 0; i < splits; ++i) s.inverse[i] = inverse_of(s.deal.steps.begin(i + 1) - s.deal.steps.begin(i));
   s.in = in;
   s.one_over_cols = 1 / static_cast<float>(w.cols);
   s.out = out;
@@ -196,8 +197,9 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
       p.stages[k].gates = std::min(gates, p.stages[k].w.rows);
       gates -= p.stages[k].gates;
     }
-    p.stages.push_back(
-        product(Input::kSwiglu, layer.down, splits.down, blocks, {b.gate_up, 1, padded_rows(layer.gate_up)}, b.down));
+    const bool paired = layer.gate_up[0].paired;
+    p.stages.push_back(product(paired ? Input::kPlain : Input::kSwiglu, layer.down, splits.down, blocks,
+                               {b.gate_up, 1, layer.down.cols}, b.down));
     before = parts_of(b.down, layer.down, splits.down);
     for (size_t k = first; k < p.stages.size(); ++k)
       p.stages[k].in_layer = p.stages[k].out_layer = static_cast<uint32_t>(i);

@@ -38,9 +38,34 @@ __device__ inline Share share_of(const Deal& deal, uint32_t block, uint32_t warp
   return s;
 }
 
+/// What a block reads of a product.
+struct alignas(16) BlockReading {
+  const uint8_t* data;
+  uint32_t steps;        // of all its panels
+  uint32_t slice_steps;  // of each
+  uint32_t inverse;      // inverse_of() that
+  uint32_t panel_bytes;  // from one to the next
+  uint32_t bits;
+};
+__device__ inline BlockReading block_reading(const Reading& r, uint32_t block) {
+  const Share share = share_of(r.deal, block, 0);
+  const uint32_t bytes = step_bytes(r.bits), panel_bytes = r.steps * bytes, n = share.slice_steps();
+  return {r.data + (static_cast<uint64_t>(share.panel_begin) * panel_bytes + share.slice_begin * bytes),
+          (share.panel_end - share.panel_begin) * n,
+          n,
+          inverse_of(n),
+          panel_bytes,
+          r.bits};
+}
+
 // What is the same in all lanes of a warp, all of which come here, in a way that the compiler sees it: such numbers
 // have registers and instructions of their own.
 __device__ inline uint32_t uniform(uint32_t x) { return __shfl_sync(0xffffffffu, x, 0); }
+
+__device__ inline uint64_t uniform(const void* p) {
+  const auto x = reinterpret_cast<uint64_t>(p);
+  return static_cast<uint64_t>(uniform(static_cast<uint32_t>(x >> 32))) << 32 | uniform(static_cast<uint32_t>(x));
+}
 
 // Which of a block's shares is this warp's. The larger shares are spread evenly among all; a scheduler, which has every
 // fourth warp, gets neighbours, so that it has as many of them as the others.
@@ -109,8 +134,8 @@ class WeightStream {
  public:
   /// `ring` [slots][slot_bytes] and `barriers` [slots] belong to this warp alone; `readings` [count] are in shared
   /// memory. `warp` and all the others are uniform().
-  __device__ WeightStream(const Reading* readings, uint32_t count, uint32_t warp, uint8_t* ring, uint64_t* barriers,
-                          uint32_t slots, uint32_t slot_bytes)
+  __device__ WeightStream(const BlockReading* readings, uint32_t count, uint32_t warp, uint8_t* ring,
+                          uint64_t* barriers, uint32_t slots, uint32_t slot_bytes)
       : readings_(readings),
         count_(count),
         warp_(warp),
@@ -175,20 +200,20 @@ class WeightStream {
     }
     return false;
   }
-  __device__ void open(const Reading& r) {
-    const Share share = share_of(r.deal, blockIdx.x, warp_);
-    const uint32_t all = uniform(share.end - share.begin);
+  __device__ void open(const BlockReading& reading) {
+    const BlockReading r = reading;
+    const uint32_t steps = uniform(r.steps), n = uniform(r.slice_steps);
+    const uint32_t bits = uniform(r.bits), bytes = step_bytes(bits);
+    const uint32_t begin = steps * warp_ / kWarps, all = steps * (warp_ + 1) / kWarps - begin;
     if (all == 0) return;
-    const uint32_t n = share.slice_steps(), panel = share.begin / n, in_panel = share.begin - panel * n;
-    const uint32_t bytes = uniform(step_bytes(r.bits)), steps = uniform(min(n - in_panel, all));
-    const auto at = reinterpret_cast<uint64_t>(
-        r.data + (static_cast<uint64_t>(share.panel_begin + panel) * r.steps + share.slice_begin + in_panel) * bytes);
-    at_ = static_cast<uint64_t>(uniform(static_cast<uint32_t>(at >> 32))) << 32 | uniform(static_cast<uint32_t>(at));
-    run_ = steps * bytes;
-    left_ = (all - steps) * bytes;
-    unit_bytes_ = unit_steps(slot_bytes_, r.bits) * bytes;
-    slice_bytes_ = uniform(n) * bytes;
-    panel_gap_ = uniform(r.steps - n) * bytes;
+    const Quotient panel = divide(begin, n, uniform(r.inverse));
+    const uint32_t panel_bytes = uniform(r.panel_bytes), now = min(n - panel.rest, all);
+    at_ = uniform(r.data) + (static_cast<uint64_t>(panel.whole) * panel_bytes + panel.rest * bytes);
+    run_ = now * bytes;
+    left_ = (all - now) * bytes;
+    unit_bytes_ = unit_steps(slot_bytes_, bits) * bytes;
+    slice_bytes_ = n * bytes;
+    panel_gap_ = panel_bytes - slice_bytes_;
   }
   // Asks for one unit, of which there is one.
   __device__ void put(uint32_t to, [[maybe_unused]] uint32_t full) {
@@ -212,7 +237,7 @@ class WeightStream {
     run_ -= bytes;
   }
 
-  const Reading* readings_;
+  const BlockReading* readings_;
   uint32_t next_ = 0, count_;
   uint32_t warp_;
   uint32_t ring_, place_;            // shared_address()es: the slot that is read next

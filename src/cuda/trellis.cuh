@@ -193,7 +193,7 @@ struct Sums3 {
       put(2 * p, lookup(even[0], even[1], planes[p]));
       put(2 * p, lookup(odd[0], odd[1], inverted(planes[p])));
       put(2 * p + 1, lookup(even[0], even[1], high));
-      put(2 * p + 1, lookup(odd[0], odd[1], ~high));
+      put(2 * p + 1, lookup(odd[0], odd[1], inverted(high)));
     }
   }
   // Bytes must not carry into each other: here the second lookup gives T[0] - T[1] or 0, the sign of that.
