@@ -45,9 +45,9 @@ __device__ __forceinline__ float2 reduce(float sum, float maximum, uint32_t part
   return make_float2(warp_sum(sum), warp_max(maximum));
 }
 
-// Places of four columns each that a thread works on at a time.
 template <Input kInput>
 constexpr bool kGated = kInput == Input::kSwiglu || kInput == Input::kPairedSwiglu;
+// Places of four columns each that a thread works on at a time.
 template <Input kInput>
 constexpr unsigned kPlaces = kGated<kInput> ? 2 : 1;
 

@@ -111,7 +111,7 @@ class Clock {
 double time_one(const TrellisCopies& copies, const cudaDeviceProp& gpu, unsigned rounds, Clock& clock) {
   std::vector<uint32_t> ones(kCols, 0x3f800001u);  // tagged with 1
   const auto x = upload(ones.data(), ones.size(), "vectors");
-  const auto y = allocate_zeros<float>(kRows, "vectors");
+  const auto y = allocate_zeros<float>(kMostSlices * kRows, "vectors");
   const auto blocks = static_cast<uint32_t>(gpu.multiProcessorCount);
   std::vector<TrellisMatrix> matrices;
   while (matrices.size() < 64) matrices.insert(matrices.end(), copies.matrices.begin(), copies.matrices.end());

@@ -221,7 +221,11 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
 
 Program build_products(const std::vector<TrellisMatrix>& matrices, uint32_t blocks, const float* x, float* y) {
   Program p;
-  for (const TrellisMatrix& w : matrices) p.stages.push_back(product(Input::kPlain, w, 1, blocks, {x, 1, w.cols}, y));
+  std::vector<const TrellisMatrix*> all;
+  for (const TrellisMatrix& w : matrices) all.push_back(&w);
+  const uint32_t splits = choose_splits(all, blocks);
+  for (const TrellisMatrix& w : matrices)
+    p.stages.push_back(product(Input::kPlain, w, splits, blocks, {x, 1, w.cols}, y));
   list_readings(p);
   return p;
 }

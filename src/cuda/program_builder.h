@@ -45,8 +45,8 @@ struct Program {
 Program build_program(const PlainDecoder& decoder, const DeviceWeights& weights, const DeviceBuffers& buffers,
                       const DeviceCache& cache, const float* angles, uint32_t blocks);
 
-/// Products of the same input, tagged(x, 1) [cols], one after the other, for measuring: y [rows] receives the last
-/// one's.
+/// Products of the same input, tagged(x, 1) [cols], one after the other, for measuring, dealt out as a model's:
+/// y [slices][16 panels], of up to kMostSlices, receives the last one's parts.
 Program build_products(const std::vector<TrellisMatrix>& matrices, uint32_t blocks, const float* x, float* y);
 
 /// How the attention of the token at `position` is dealt out to so many blocks.

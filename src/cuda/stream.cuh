@@ -61,7 +61,6 @@ __device__ inline BlockReading block_reading(const Reading& r, uint32_t block) {
 // What is the same in all lanes of a warp, all of which come here, in a way that the compiler sees it: such numbers
 // have registers and instructions of their own.
 __device__ inline uint32_t uniform(uint32_t x) { return __shfl_sync(0xffffffffu, x, 0); }
-
 __device__ inline uint64_t uniform(const void* p) {
   const auto x = reinterpret_cast<uint64_t>(p);
   return static_cast<uint64_t>(uniform(static_cast<uint32_t>(x >> 32))) << 32 | uniform(static_cast<uint32_t>(x));
