@@ -72,16 +72,13 @@ __device__ inline float turned_element(const Stage& s, const float* angles, cons
   return i < half ? x * c - other * sine : x * c + other * sine;
 }
 
-// Brings keys and values, `count` vectors from `first` on, nearer; `thread` is one of so many that do.
-__device__ inline void fetch_vectors(const Stage& s, uint64_t first, uint32_t count, uint32_t thread,
+// Brings `count` keys or values from `first` on nearer; `thread` is one of so many that do.
+__device__ inline void fetch_vectors(const Stage& s, const void* all, uint64_t first, uint32_t count, uint32_t thread,
                                      uint32_t threads) {
   const uint32_t bytes = s.head_dim * (s.int8_cache ? 1 : 2), lines = (count * bytes + 127) / 128;
-  const uint64_t at = first * bytes;
+  const auto* from = static_cast<const uint8_t*>(all) + first * bytes;
 #pragma unroll 1
-  for (uint32_t i = thread; i < lines; i += threads) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.keys) + at + 128 * i));
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(s.values) + at + 128 * i));
-  }
+  for (uint32_t i = thread; i < lines; i += threads) asm volatile("prefetch.global.L2 [%0];" ::"l"(from + 128 * i));
 }
 
 // What there is to attend to in all, an item for a block.
@@ -109,15 +106,17 @@ __device__ inline AttendItem attend_item(const AttendShape& shape, uint32_t inde
   return item;
 }
 
-// Brings the keys and values that this block will read nearer.
+// Brings what this block will read nearer: keys before the product that comes before, values before the attention. Both
+// at once would take too much of memory's time from that product's weights.
 __device__ inline void fetch_cache(const Stage& s, const AttendShape& a, const AttendItem& item, uint32_t position) {
   if (blockIdx.x >= attend_items(a)) return;
   const uint32_t thread = thread_now();
-  if (32 * thread < s.rotary_dim)
+  const bool attends = s.op == Op::kAttend;
+  if (attends && 32 * thread < s.rotary_dim)
     asm volatile(
         "prefetch.global.L2 [%0];" ::"l"(s.angles + static_cast<uint64_t>(position) * s.rotary_dim + 32 * thread));
-  fetch_vectors(s, static_cast<uint64_t>(item.kv) * s.capacity + item.begin, item.cached - item.begin, thread,
-                kThreads);
+  fetch_vectors(s, attends ? s.values : s.keys, static_cast<uint64_t>(item.kv) * s.capacity + item.begin,
+                item.cached - item.begin, thread, kThreads);
 }
 
 // Of `heads` queries, then a key and a value, raw [heads + 2][kMaxHeadDim] has what a product left: the first become

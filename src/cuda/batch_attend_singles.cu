@@ -56,7 +56,8 @@ __global__ void __launch_bounds__(kSingleThreads, kResidentBlocks)
   Loaded<Cache> loaded;
   loaded.load_keys(positions, first_of_warp(from));
   loaded.load_values(positions, first_of_warp(from));
-  fetch_vectors(s, first_vector + from, min(cached - from, kFetchedPositions), threadIdx.x, kSingleThreads);
+  for (const void* all : {s.keys, s.values})
+    fetch_vectors(s, all, first_vector + from, min(cached - from, kFetchedPositions), threadIdx.x, kSingleThreads);
   wait_for_kernel_before();
   let_next_kernel_start();
   for (uint32_t i = threadIdx.x; i < s.rotary_dim; i += kSingleThreads)

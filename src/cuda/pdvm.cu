@@ -50,7 +50,7 @@ __device__ void words_are_there() {
 
 // Brings nearer what a stage reads that no other stage wrote just now.
 __device__ void fetch_ahead(const Stage& s, const AttendShape& attend, const AttendItem& item, uint32_t position) {
-  if (s.op == Op::kAttend) fetch_cache(s, attend, item, position);
+  if (s.keys != nullptr) fetch_cache(s, attend, item, position);
   if (s.op != Op::kProduct || s.input != Input::kNorm) return;
   const uint32_t line = blockIdx.x + thread_now() * gridDim.x;
   if (32 * line < s.w.cols) asm volatile("prefetch.global.L2 [%0];" ::"l"(s.norm + 32 * line));

@@ -186,6 +186,11 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
     }
     attend.partial = b.partial.get();
     attend.tickets = b.tickets.get();
+    Stage& before_attention = p.stages[first];  // for what reads keys ahead
+    before_attention.head_dim = attend.head_dim;
+    before_attention.capacity = attend.capacity;
+    before_attention.keys = attend.keys;
+    before_attention.int8_cache = attend.int8_cache;
     p.stages.push_back(attend);
     p.stages.push_back(
         product(Input::kPlain, layer.output, splits.output, blocks, {b.mixed, 1, layer.output.cols}, b.output));
