@@ -120,7 +120,7 @@ struct Stage {
   uint32_t gates;       // kProduct: rows whose results are activated, by silu(), before they are left; of a paired
                         // matrix half of them, and what is left is their products with the others [8 panels]
   Best* best;           // kProduct of the head, kSelect: the largest logit of each block
-  // kAttend
+  // kAttend; the product before it has what says where keys are, too, and brings them nearer
   const float* bias;                   // of `in`, or nullptr
   const float *query_norm, *key_norm;  // RMSNorm of each head [head_dim], or nullptr
   uint32_t heads, kv_heads, head_dim, rotary_dim, window, capacity;
