@@ -48,7 +48,7 @@ __device__ void words_are_there() {
 #endif
 }
 
-// Brings nearer what a stage reads that no other stage wrote just now.
+// Brings nearer what a stage, or the attention that follows it, reads that no other stage wrote just now.
 __device__ void fetch_ahead(const Stage& s, const AttendShape& attend, const AttendItem& item, uint32_t position) {
   if (s.keys != nullptr) fetch_cache(s, attend, item, position);
   if (s.op != Op::kProduct || s.input != Input::kNorm) return;

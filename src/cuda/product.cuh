@@ -199,7 +199,7 @@ __device__ inline bool product_stage(const Stage& s, WeightStream& stream, const
       store_tagged(out + row, its_tag == tag && row < gates ? silu(y) : y, its_tag);
     }
   };
-  uint32_t stride = 16 * scratch.sum_slots;  // of the warps' sums
+  uint32_t stride = 16 * scratch.sum_slots;  // of the warps' sums; kept, or each address would begin with a load of it
   asm("" : "+r"(stride));
   const uint32_t first_row = thread_now();
   for (uint32_t i = first_row; i < rows_of_block; i += kThreads) {

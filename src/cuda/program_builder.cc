@@ -186,7 +186,7 @@ Program build_program(const PlainDecoder& d, const DeviceWeights& weights, const
     }
     attend.partial = b.partial.get();
     attend.tickets = b.tickets.get();
-    Stage& before_attention = p.stages[first];  // for what reads keys ahead
+    Stage& before_attention = p.stages[first];  // as much as fetch_cache() asks of it
     before_attention.head_dim = attend.head_dim;
     before_attention.capacity = attend.capacity;
     before_attention.keys = attend.keys;

@@ -18,6 +18,9 @@ struct Share {
   __device__ uint32_t slice_steps() const { return slice_end - slice_begin; }
 };
 
+// Where a warp begins among so many steps of its block; the next warp begins where it ends.
+__device__ inline uint32_t begin_of_warp(uint32_t steps, uint32_t warp) { return steps * warp / kWarps; }
+
 // Without divisions or loops: every stage begins with this.
 __device__ inline Share share_of(const Deal& deal, uint32_t block, uint32_t warp) {
   static_assert(kMostSlices == 2);
@@ -33,8 +36,8 @@ __device__ inline Share share_of(const Deal& deal, uint32_t block, uint32_t warp
     s.panel_end = s.panel_begin;
   }
   const uint32_t total = (s.panel_end - s.panel_begin) * s.slice_steps();
-  s.begin = total * warp / kWarps;
-  s.end = total * (warp + 1) / kWarps;
+  s.begin = begin_of_warp(total, warp);
+  s.end = begin_of_warp(total, warp + 1);
   return s;
 }
 
@@ -203,7 +206,7 @@ class WeightStream {
     const BlockReading r = reading;
     const uint32_t steps = uniform(r.steps), n = uniform(r.slice_steps);
     const uint32_t bits = uniform(r.bits), bytes = step_bytes(bits);
-    const uint32_t begin = steps * warp_ / kWarps, all = steps * (warp_ + 1) / kWarps - begin;
+    const uint32_t begin = begin_of_warp(steps, warp_), all = begin_of_warp(steps, warp_ + 1) - begin;
     if (all == 0) return;
     const Quotient panel = divide(begin, n, uniform(r.inverse));
     const uint32_t panel_bytes = uniform(r.panel_bytes), now = min(n - panel.rest, all);
